@@ -1,0 +1,40 @@
+# One line a job; CI runs the same. `make run` and `make test` need Python >= 3.10 and a C library, nothing else.
+PYTHON ?= python3
+PY := .venv/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check -q
+
+.PHONY: run test lint lock screenshots clean
+
+run: .venv/run-ready  ## the hub on 127.0.0.1:8000 (OBERALP_SITE and OBERALP_PORT choose another site and port)
+	@$(PY) -m hybridspawner serve
+
+test: .venv/test-ready  ## every test that this machine can run; lists what it cannot, and what would enable it
+	$(PY) -m pytest
+
+lint: .venv/test-ready  ## ruff and mypy
+	$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
+
+screenshots: .venv/test-ready  ## the pictures of docs/images, made from a running hub
+	$(PY) -m tests.browser.screenshots
+
+lock:  ## names, versions and hashes of everything but torch (see pyproject.toml); needs uv
+	uv pip compile -q --generate-hashes --no-header -c requirements/torch.txt -o requirements/dev.txt spawners/pyproject.toml extensions/pyproject.toml requirements/hub.in requirements/session.in requirements/dev.in
+	uv pip compile -q --generate-hashes --no-header -c requirements/dev.txt -o requirements/hub.txt spawners/pyproject.toml requirements/hub.in
+	uv pip compile -q --generate-hashes --no-header -c requirements/dev.txt -o requirements/session.txt extensions/pyproject.toml requirements/session.in
+
+clean:  ## the state of `make run` (users' homes, database, log)
+	rm -rf var
+
+# The locks are complete, so nothing is resolved at install time (--no-deps) and every file is checked against its hash.
+.venv/run-ready: requirements/hub.txt requirements/session.txt requirements/torch.txt spawners/pyproject.toml extensions/pyproject.toml package-lock.json
+	@echo "Setting up .venv: some minutes the first time."
+	@test -x $(PY) || $(PYTHON) -m venv .venv
+	@$(PIP) install -r requirements/torch.txt
+	@$(PIP) install --no-deps --require-hashes -r requirements/hub.txt -r requirements/session.txt
+	@$(PIP) install --no-deps --no-build-isolation -e spawners -e extensions
+	@$(PY) -m hybridspawner.proxy
+	@touch $@
+
+.venv/test-ready: .venv/run-ready requirements/dev.txt
+	@$(PIP) install --no-deps --require-hashes -r requirements/dev.txt
+	@touch $@
