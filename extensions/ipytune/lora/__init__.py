@@ -1,0 +1,1 @@
+"""LoRA fine-tuning: its configuration, and the process that trains."""
