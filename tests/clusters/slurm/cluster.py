@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import pwd
 import random
 import shutil
 import socket
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from tests.clusters.slurm import hosts
 from tests.clusters.slurm.daemons import ClusterError, Daemons, executable, missing_packages
-from tests.clusters.slurm.processes import Process, belonging_to, kill, terminate, wait_for
+from tests.clusters.slurm.processes import Survey, kill, terminate, wait_for
 from tests.clusters.slurm.spec import STATE_VARIABLE, Layout, Ports, Record, SlurmSpec
 
 # Below the range from which the kernel takes ports for outgoing connections, so that these stay free while it starts.
@@ -125,15 +126,16 @@ class SlurmCluster:
 
         Raises ClusterError with what it said when it fails and `check` is true.
         """
+        account = pwd.getpwnam(user) if user else None
         done = subprocess.run(
             [executable(command[0]), *command[1:]],
             input=stdin,
             capture_output=True,
             text=True,
             env={**os.environ, **self.env},
-            user=user,
-            group=user,
-            extra_groups=[] if user else None,
+            user=account.pw_uid if account else None,
+            group=account.pw_gid if account else None,
+            extra_groups=os.getgrouplist(account.pw_name, account.pw_gid) if account else None,
             timeout=timeout,
         )
         if check and done.returncode:
@@ -141,7 +143,10 @@ class SlurmCluster:
         return done
 
     def token(self, user: str = "root", lifespan: int = 3600) -> str:
-        """A token for the REST API in the name of `user`, valid for `lifespan` seconds (header X-SLURM-USER-TOKEN)."""
+        """A token for the REST API in the name of `user`, valid for `lifespan` seconds.
+
+        It goes into the header X-SLURM-USER-TOKEN, the name into X-SLURM-USER-NAME.
+        """
         printed = self.run("scontrol", "token", f"username={user}", f"lifespan={lifespan}").stdout
         return printed.strip().removeprefix("SLURM_JWT=")
 
@@ -156,11 +161,11 @@ class SlurmCluster:
                 terminate(process)
 
     def start_controller(self) -> None:
-        """Start slurmctld again and wait until it answers and its nodes do."""
+        """Start slurmctld again and wait until it answers and has heard of every node that runs."""
         daemons = self._daemons()
         if not daemons.process("slurmctld"):
             daemons.slurmctld()
-        self._await_nodes("unknown*", "down*", "idle*", "allocated*", "mixed*", "completing*")
+        self._await_nodes([node for node in self.spec.node_names if daemons.process(f"slurmd-{node}")])
 
     def drain(self, node: str, reason: str = "test") -> None:
         """Let `node` start nothing more; its jobs go on. `resume` undoes it."""
@@ -171,10 +176,8 @@ class SlurmCluster:
 
     def fail_node(self, node: str) -> None:
         """The node dies: its slurmd and all of its jobs' processes end at once, Slurm finds it down (NODE_FAIL)."""
-        marker = f"SLURMD_NODENAME={node}".encode()
-        dead = [p for p in belonging_to(self.layout.root, self.layout.conf) if _has_variable(p, marker)]
         daemon = self._daemons().process(f"slurmd-{node}")
-        kill([*([daemon] if daemon else []), *dead])
+        kill([*([daemon] if daemon else []), *Survey.of(self.layout.root, self.layout.conf).steps_on(node)])
         self.run("scontrol", "update", f"nodename={node}", "state=down", "reason=failed by a test")
 
     def start_node(self, node: str) -> None:
@@ -183,7 +186,7 @@ class SlurmCluster:
         if not daemons.process(f"slurmd-{node}"):
             daemons.slurmd(node)
         self.run("scontrol", "update", f"nodename={node}", "state=resume")
-        self._await_nodes("down", "down*", "unknown*", "idle*")
+        self._await_nodes([node])
 
     # -- inside --------------------------------------------------------------------------------------------------
 
@@ -223,13 +226,17 @@ class SlurmCluster:
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         """One `up` or `down` at a time for a state directory."""
-        descriptor = os.open(self.layout.root, os.O_RDONLY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            self.layout.root.mkdir(parents=True, exist_ok=True)  # a `down` that we waited for has removed it
-            yield
-        finally:
-            os.close(descriptor)
+        while True:
+            self.layout.root.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.layout.root, os.O_RDONLY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                if _same_file(descriptor, self.layout.root):
+                    yield
+                    return
+            finally:
+                os.close(descriptor)
+            # A `down` that we waited for has removed the directory whose lock we now hold: take the new one's.
 
     def _start(self, daemons: Daemons) -> None:
         spec = daemons.record.spec
@@ -261,8 +268,12 @@ class SlurmCluster:
         if not wait_for(idle, 30 + len(daemons.record.spec.node_names), 0.1):
             raise ClusterError(f"nodes did not become idle: {self.node_states()}; see {self.layout.logs}")
 
-    def _await_nodes(self, *unwanted: str) -> None:
-        if not wait_for(lambda: not set(self.node_states().values()) & set(unwanted), 60, 0.2):
+    def _await_nodes(self, nodes: list[str]) -> None:
+        def answering() -> bool:
+            states = self.node_states()
+            return all(_answers(states.get(node, "unknown")) for node in nodes)
+
+        if not wait_for(answering, 60, 0.2):
             raise ClusterError(f"nodes do not answer: {self.node_states()}; see {self.layout.logs}")
 
     def _healthy(self) -> bool:
@@ -273,10 +284,8 @@ class SlurmCluster:
             states = self.node_states()
         except (ClusterError, subprocess.TimeoutExpired):
             return False
-        bad = ("down", "drain", "fail", "unknown", "*")
-        return len(states) == len(daemons.record.spec.node_names) and not any(
-            word in state for state in states.values() for word in bad
-        )
+        nodes = daemons.record.spec.node_names
+        return all(_answers(state := states.get(node, "unknown")) and "drain" not in state for node in nodes)
 
     def _remove(self) -> None:
         self._wipe()
@@ -285,7 +294,7 @@ class SlurmCluster:
     def _wipe(self) -> None:
         """End every process of the cluster and empty its directory, which stays (it carries the lock)."""
         deadline = time.monotonic() + 30
-        while processes := belonging_to(self.layout.root, self.layout.conf):
+        while processes := Survey.of(self.layout.root, self.layout.conf).processes():
             if time.monotonic() > deadline:
                 raise ClusterError(f"processes {[p.pid for p in processes]} of the cluster do not end")
             kill(processes)
@@ -298,11 +307,16 @@ class SlurmCluster:
                     entry.unlink()
 
 
-def _has_variable(process: Process, entry: bytes) -> bool:
+def _same_file(descriptor: int, path: Path) -> bool:
     try:
-        return entry in Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
-    except (FileNotFoundError, ProcessLookupError):
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
         return False
+
+
+def _answers(state: str) -> bool:
+    """Whether a node in this state (sinfo's word; a `*` marks silence) takes part."""
+    return not state.endswith("*") and not any(word in state for word in ("down", "fail", "unknown"))
 
 
 def _free_ports(nodes: int) -> Ports:

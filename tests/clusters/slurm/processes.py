@@ -93,38 +93,73 @@ def kill(processes: Iterable[Process], seconds: float = 10) -> None:
         raise TimeoutError(f"processes {left} outlive SIGKILL by {seconds} s (waiting for a device or a file system?)")
 
 
-def belonging_to(root: Path, conf: Path) -> list[Process]:
-    """Daemons, job steps and job processes of the cluster below `root`, found by their own records in /proc.
+@dataclass(frozen=True)
+class Survey:
+    """What of a cluster is in /proc now: pids of its daemons, job steps and job processes, and who is whose child.
 
-    Never the caller or its ancestors: a shell that exported SLURM_CONF is no part of the cluster, nor is a test run.
+    A job's process is found by its environment, or as a descendant of its step whatever it did to that. Never the
+    caller or its ancestors: a shell that exported SLURM_CONF is no part of the cluster, nor is a test run.
     """
-    spared = _ancestors(os.getpid())
-    found = []
-    children: dict[int, list[int]] = {}
-    steps = []
-    for pid in (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()):
-        if pid in spared:
-            continue
-        try:
-            children.setdefault(_parent(pid), []).append(pid)
-            kind = _kind(pid, root, conf)
-        except (FileNotFoundError, ProcessLookupError, PermissionError):
-            continue  # ended meanwhile, or another user's: not ours
-        if kind:
-            found.append(pid)
-        if kind == "step":
-            steps.append(pid)
-    while steps:  # whatever a job did to its environment, it is still a descendant of its step
-        below = children.get(steps.pop(), [])
-        found += below
-        steps += below
-    return [process for pid in dict.fromkeys(found) if pid not in spared and (process := Process.of(pid))]
+
+    kinds: Mapping[int, str]
+    children: Mapping[int, list[int]]
+
+    @classmethod
+    def of(cls, root: Path, conf: Path) -> "Survey":
+        """Look for the cluster whose state is below `root` and whose slurm.conf is `conf`."""
+        spared = _ancestors(os.getpid())
+        kinds: dict[int, str] = {}
+        children: dict[int, list[int]] = {}
+        for pid in (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()):
+            if pid in spared:
+                continue
+            try:
+                children.setdefault(_parent(pid), []).append(pid)
+                kind = _kind(pid, root, conf)
+            except (FileNotFoundError, ProcessLookupError, PermissionError):
+                continue  # ended meanwhile, or hidden from us: not ours
+            if kind:
+                kinds[pid] = kind
+        return cls(kinds, children)
+
+    def below(self, pid: int) -> list[int]:
+        """All descendants of `pid`."""
+        return [pid for child in self.children.get(pid, []) for pid in (child, *self.below(child))]
+
+    def processes(self) -> list[Process]:
+        """Everything of the cluster; daemons and steps before what they would start again or report on."""
+        daemons = [pid for pid, kind in self.kinds.items() if kind == "daemon"]
+        steps = [pid for pid, kind in self.kinds.items() if kind == "step"]
+        jobs = [pid for pid, kind in self.kinds.items() if kind == "job"]
+        return _processes([*daemons, *steps, *(pid for step in steps for pid in self.below(step)), *jobs])
+
+    def steps_on(self, node: str) -> list[Process]:
+        """The job steps of one node and what they run, steps first."""
+        mark = f"SLURMD_NODENAME={node}".encode()
+        found = []
+        for step in (pid for pid, kind in self.kinds.items() if kind == "step"):
+            below = self.below(step)
+            if any(mark in _environment(pid) for pid in below):
+                found += [step, *below]
+        return _processes(found)
+
+
+def _processes(pids: Iterable[int]) -> list[Process]:
+    return [process for pid in dict.fromkeys(pids) if (process := Process.of(pid))]
+
+
+def _environment(pid: int) -> list[bytes]:
+    """The environment that `pid` was started with; empty when it has ended."""
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return []
 
 
 def _kind(pid: int, root: Path, conf: Path) -> str | None:
     """`daemon`, `step` or `job` when process `pid` is the cluster's, else None."""
     home = Path(f"/proc/{pid}")
-    environment = (home / "environ").read_bytes().split(b"\0")
+    environment = _environment(pid)
     try:
         # Debian calls the file behind /usr/sbin/slurmd `slurmd-wlm`.
         name = (home / "exe").readlink().name.removesuffix(" (deleted)").removesuffix("-wlm")
