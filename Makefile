@@ -6,7 +6,7 @@ PIP := $(PY) -m pip --disable-pip-version-check -q
 .PHONY: run test lint lock screenshots clean
 
 run: .venv/run-ready  ## the hub on 127.0.0.1:8000 (OBERALP_SITE and OBERALP_PORT choose another site and port)
-	@$(PY) -m hybridspawner serve
+	@$(PY) -m jupyterhub -f jupyterhub_config.py
 
 test: .venv/test-ready  ## every test that this machine can run; lists what it cannot, and what would enable it
 	$(PY) -m pytest

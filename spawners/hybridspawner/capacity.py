@@ -1,0 +1,130 @@
+"""What a target offers now: a reading of its nodes, its age, and whether a session fits."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import Enum
+
+from .site import Resources
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class NodeCapacity:
+    """One node: totals and what is free of them. Memory in GB (1000^3 bytes); GPUs by type, "" for an untyped one."""
+
+    name: str
+    cpus: int
+    cpus_free: float
+    memory_gb: float
+    memory_gb_free: float
+    gpus: dict[str, int]
+    gpus_free: dict[str, int]
+    usable: bool = True
+    partitions: frozenset[str] = frozenset()
+
+
+class Fit(Enum):
+    """Whether a session fits a target: it can start now, it must wait, it never can, or nobody knows."""
+
+    NOW = "now"
+    LATER = "later"
+    NEVER = "never"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """A reading of one target. `error` says why there is none; `read_at` is on time.monotonic()'s clock, in seconds."""
+
+    target: str
+    nodes: tuple[NodeCapacity, ...] = ()
+    read_at: float = 0.0
+    error: str | None = None
+
+    @property
+    def age(self) -> float:
+        """Seconds since the reading."""
+        return max(0.0, time.monotonic() - self.read_at)
+
+    def gpus(self, gpu_type: str | None = None) -> tuple[int, int]:
+        """(free, total) GPUs on usable nodes, of one type or of all."""
+        usable = [node for node in self.nodes if node.usable]
+        free = sum(_count(node.gpus_free, gpu_type) for node in usable)
+        return free, sum(_count(node.gpus, gpu_type) for node in usable)
+
+    def fit(self, need: Resources, partition: str | None = None) -> Fit:
+        """Whether `need` fits, on as many different nodes as it asks for, of `partition` if one is given."""
+        if self.error is not None:
+            return Fit.UNKNOWN
+        nodes = [n for n in self.nodes if partition is None or partition in n.partitions]
+        if sum(_fits(n, need, free=True) for n in nodes if n.usable) >= need.nodes:
+            return Fit.NOW
+        if sum(_fits(n, need, free=False) for n in nodes) >= need.nodes:
+            return Fit.LATER
+        return Fit.NEVER
+
+
+def _count(gpus: dict[str, int], gpu_type: str | None) -> int:
+    """GPUs of `gpu_type`; untyped ones count as any type, since the node does not tell."""
+    return sum(n for kind, n in gpus.items() if gpu_type is None or kind in (gpu_type, ""))
+
+
+def _fits(node: NodeCapacity, need: Resources, *, free: bool) -> bool:
+    cpus, memory, gpus = (
+        (node.cpus_free, node.memory_gb_free, node.gpus_free) if free else (node.cpus, node.memory_gb, node.gpus)
+    )
+    return cpus >= need.cpus and memory >= need.memory_gb and _count(gpus, need.gpu_type) >= need.gpus
+
+
+class CapacityBoard:
+    """The last reading of every target, shared by all users: one query per target at a time, however many ask.
+
+    A reading younger than `fresh` seconds is handed out as it is. A query that fails or takes longer than `patience`
+    seconds gives a Capacity with `error`, so that a target which does not answer never blocks a page.
+    """
+
+    def __init__(
+        self,
+        readers: dict[str, Callable[[], Awaitable[tuple[NodeCapacity, ...]]]],
+        fresh: float = 5,
+        patience: float = 8,
+    ) -> None:
+        self._readers, self._fresh, self._patience = readers, fresh, patience
+        self._last: dict[str, Capacity] = {}
+        self._running: dict[str, asyncio.Task[Capacity]] = {}
+
+    async def read(self, target: str) -> Capacity:
+        last = self._last.get(target)
+        if last is not None and last.age < self._fresh:
+            return last
+        task = self._running.get(target)
+        if task is None:
+            task = self._running[target] = asyncio.create_task(self._query(target))
+            task.add_done_callback(lambda _: self._running.pop(target, None))
+        return await asyncio.shield(task)
+
+    async def read_all(self, targets: list[str]) -> dict[str, Capacity]:
+        readings = await asyncio.gather(*(self.read(target) for target in targets))
+        return {reading.target: reading for reading in readings}
+
+    def forget(self, target: str) -> None:
+        """The next read asks the target again: something was just started or stopped there."""
+        self._last.pop(target, None)
+
+    async def _query(self, target: str) -> Capacity:
+        try:
+            nodes = await asyncio.wait_for(self._readers[target](), self._patience)
+            capacity = Capacity(target, nodes, time.monotonic())
+        except asyncio.TimeoutError:
+            capacity = Capacity(target, (), time.monotonic(), f"no answer in {self._patience:.0f} s")
+        except Exception as error:
+            log.warning("Cannot read the capacity of %s: %s", target, error)
+            capacity = Capacity(target, (), time.monotonic(), "it does not answer")
+        self._last[target] = capacity
+        return capacity

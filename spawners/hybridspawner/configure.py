@@ -1,0 +1,27 @@
+"""Everything that a hub needs to run HybridSpawner, for jupyterhub_config.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tornado.web import StaticFileHandler
+
+from .callback import CALLBACK_PATH, CallbackHandler
+from .form import OFFERS_PATH, STATIC, STATIC_PATH
+from .form.offers import OffersHandler
+from .site import Site
+from .spawner import HybridSpawner
+
+
+def configure(c: Any, site: Site, state_dir: Path) -> None:
+    """Set the spawner, its handlers and its pages on JupyterHub's configuration `c` for `site`."""
+    c.JupyterHub.spawner_class = HybridSpawner
+    c.HybridSpawner.site_file = str(site.path)
+    c.HybridSpawner.state_dir = str(state_dir)
+    c.JupyterHub.extra_handlers = [
+        (rf"/{CALLBACK_PATH}", CallbackHandler),
+        (rf"/{OFFERS_PATH}", OffersHandler),
+        (rf"/{STATIC_PATH}/(.*)", StaticFileHandler, {"path": str(STATIC)}),
+    ]
+    c.JupyterHub.template_paths = [str(Path(__file__).with_name("templates"))]

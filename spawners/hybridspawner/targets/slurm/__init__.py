@@ -1,0 +1,72 @@
+"""The Slurm target: client (how to ask), watcher (when to ask), script (what is submitted), spawner (one session)."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from pathlib import Path
+from typing import Any
+
+from jupyterhub.spawner import Spawner
+
+from ...capacity import NodeCapacity
+from ...site import SlurmTarget
+from ..base import Launch, set_traits
+from .cli import CommandLine
+from .watcher import SlurmWatcher
+
+
+class Slurm:
+    """`Target` for one cluster: one client and one watcher, shared by all sessions."""
+
+    def __init__(self, spec: SlurmTarget, callback_url: str) -> None:
+        self.name, self._spec, self._callback_url = spec.name, spec, callback_url
+        self.client = CommandLine(spec.run_as, spec.bin, spec.gres)
+        self.watcher = SlurmWatcher(self.client)
+
+    async def nodes(self) -> tuple[NodeCapacity, ...]:
+        return await self.client.nodes()
+
+    def child_class(self) -> type[Spawner]:
+        from .spawner import SlurmSessionSpawner
+
+        return SlurmSessionSpawner
+
+    def prepare(self, child: Any, launch: Launch | None) -> None:
+        child.client, child.watcher, child.callback_url = self.client, self.watcher, self._callback_url
+        child.node_domain, child.longest_wait = self._spec.node_domain, self._spec.start_timeout
+        child.req_homedir = self._home(child.user.name)
+        if os.geteuid() == 0 and self._spec.run_as == "hub":
+            child.args = [*child.args, "--allow-root"]
+        if launch is None:
+            return
+        resources, request, realisation = launch.resources, launch.request, launch.realisation
+        child.req_nodes = str(resources.nodes)
+        child.req_nprocs = str(resources.cpus)
+        child.req_memory = f"{round(resources.memory_gb * 1000 / 1.048576)}M"
+        child.req_runtime = request.runtime
+        if resources.gpus:
+            kind = f":{resources.gpu_type}" if resources.gpu_type else ""
+            child.req_gres = f"{self._spec.gres}{kind}:{resources.gpus}"
+        child.req_partition = request.partition or (
+            self._spec.partitions[0] if self._spec.partitions else child.req_partition
+        )
+        child.req_account = request.account or (self._spec.accounts[0] if self._spec.accounts else child.req_account)
+        child.req_reservation = request.reservation or child.req_reservation
+        child.req_prologue = "\n".join(filter(None, [child.req_prologue, realisation.prologue]))
+        child.python = realisation.python or child.python
+        child.environment = {**child.environment, **realisation.variables}
+        set_traits(child, self._spec.traits, f"target {self.name}")
+        set_traits(child, realisation.traits, f"environment {request.environment} on {self.name}")
+
+    def _home(self, username: str) -> str:
+        if self._spec.home is None:
+            account = username if self._spec.run_as == "user" else pwd.getpwuid(os.getuid()).pw_name
+            try:
+                return pwd.getpwnam(account).pw_dir
+            except KeyError:
+                return f"/home/{username}"
+        home = self._spec.home.format(username=username)
+        if self._spec.run_as == "hub":
+            Path(home).mkdir(parents=True, exist_ok=True)
+        return home

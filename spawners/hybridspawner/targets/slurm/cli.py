@@ -1,0 +1,177 @@
+"""Slurm through its own commands on the hub's machine, as the user or as the hub.
+
+Commands are executed, never given to a shell; the script and the environment of a job travel on stdin through
+`launcher.py`, so that nothing secret shows in `ps`. Reading the queue and the nodes is always done by the hub itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import pwd
+import sys
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, Literal
+
+from ...capacity import NodeCapacity
+from . import parse
+from .client import JobReading, SlurmError, SlurmUnavailable, Submission, SubmitRefused
+
+log = logging.getLogger(__name__)
+
+LAUNCHER = Path(__file__).with_name("launcher.py")
+_NO_ANSWER = (
+    "unable to contact slurm controller",
+    "socket timed out",
+    "connection refused",
+    "communication connection failure",
+    "zero bytes were transmitted",
+    "slurm controller (primary) is in standby",
+    "slurm backup controller in standby",
+    "protocol authentication error",
+    "unable to establish",
+    "resource temporarily unavailable",
+    "transport endpoint is not connected",
+)
+_UNKNOWN_JOB = ("invalid job id",)
+_KEPT = ("PATH", "LANG", "LC_ALL", "SLURM_CONF", "LD_LIBRARY_PATH", "TZ")
+
+
+class CommandLine:
+    """`SlurmClient` by sbatch, squeue, scancel, scontrol, sacct and sinfo. Times in seconds."""
+
+    def __init__(
+        self, run_as: Literal["user", "hub"] = "user", bin: str | None = None, gres: str = "gpu", timeout: float = 30
+    ) -> None:
+        self._run_as, self._gres, self._timeout = run_as, gres, timeout
+        self._environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
+        if bin:
+            self._environment["PATH"] = f"{bin}:{self._environment.get('PATH', os.defpath)}"
+
+    async def submit(self, job: Submission) -> str:
+        argv = ["sbatch", "--parsable", f"--comment={job.mark}", f"--chdir={job.directory}"]
+        request = {"argv": argv, "environment": job.environment, "stdin": job.script}
+        try:
+            output = await self._as_user(job.user, request)
+            return parse.job_id(output)
+        except SlurmUnavailable:
+            raise
+        except (SlurmError, ValueError) as error:
+            raise SubmitRefused(str(error)) from None
+
+    async def cancel(self, job_id: str, user: str) -> None:
+        try:
+            await self._as_user(user, {"argv": ["scancel", "--quiet", job_id]})
+        except SlurmUnavailable:
+            raise
+        except SlurmError as error:
+            if not _says(error, _UNKNOWN_JOB):
+                raise
+
+    async def jobs(self, ids: Collection[str]) -> dict[str, JobReading]:
+        argv = ["squeue", "--noheader", "--states=all", f"--format={parse.SQUEUE_FORMAT}", f"--jobs={','.join(ids)}"]
+        try:
+            return parse.squeue(await self._as_hub(argv))
+        except SlurmUnavailable:
+            raise
+        except SlurmError as error:
+            if _says(error, _UNKNOWN_JOB):  # squeue's answer when the controller knows none of them
+                return {}
+            raise SlurmUnavailable(str(error)) from None
+
+    async def find(self, mark: str, user: str) -> str | None:
+        argv = [
+            "squeue",
+            "--noheader",
+            "--states=all",
+            "--format=%i|%k",
+            *([f"--user={user}"] if self._run_as == "user" else []),
+        ]
+        for line in (await self._as_hub(argv)).splitlines():
+            number, _, comment = line.strip().partition("|")
+            if comment == mark:
+                return number
+        return None
+
+    async def finished(self, job_id: str) -> JobReading | None:
+        try:
+            reading = parse.scontrol_job(await self._as_hub(["scontrol", "--oneliner", "show", "job", job_id]))
+            if reading is not None and reading.ended:
+                return reading
+        except SlurmUnavailable:
+            raise
+        except SlurmError as error:
+            if not _says(error, _UNKNOWN_JOB):
+                raise
+        columns = "JobIDRaw,State,ExitCode,Reason"
+        argv = ["sacct", "--parsable2", "--noheader", "--allocations", f"--jobs={job_id}", f"--format={columns}"]
+        try:
+            reading = parse.sacct(await self._as_hub(argv))
+        except SlurmUnavailable:
+            raise
+        except SlurmError:  # a cluster without accounting: the controller's word is all there is
+            return None
+        return reading
+
+    async def nodes(self) -> tuple[NodeCapacity, ...]:
+        argv = ["sinfo", "--Node", "--noheader", "--exact", f"--Format={parse.SINFO_FIELDS}"]
+        return parse.sinfo(await self._as_hub(argv), self._gres)
+
+    async def tail(self, path: str, user: str, lines: int) -> str:
+        try:
+            text = await self._as_user(user, {"tail": path, "bytes": 200 * lines})
+        except SlurmError:
+            return ""
+        return "\n".join(text.splitlines()[-lines:])
+
+    async def _as_user(self, user: str, request: dict[str, Any]) -> str:
+        sudo = ["sudo", "-n", "-H", "-u", user, "--"] if self._run_as == "user" else []
+        python = "/usr/bin/python3" if self._run_as == "user" and Path("/usr/bin/python3").exists() else sys.executable
+        environment = {k: v for k, v in self._environment.items() if k != "LD_LIBRARY_PATH"}
+        own = {**request, "environment": {**environment, **request.get("environment", {})}}
+        return await self._run([*sudo, python, "-I", str(LAUNCHER)], json.dumps(own).encode(), self._own_environment())
+
+    async def _as_hub(self, argv: list[str]) -> str:
+        return await self._run(argv, b"", self._own_environment())
+
+    def _own_environment(self) -> dict[str, str]:
+        account = pwd.getpwuid(os.getuid())
+        return {"HOME": account.pw_dir, "USER": account.pw_name, "SHELL": "/bin/bash", **self._environment}
+
+    async def _run(self, argv: list[str], stdin: bytes, environment: dict[str, str]) -> str:
+        """Output of a command; SlurmUnavailable or SlurmError with its words if it fails or is slow."""
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *argv,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                env=environment,
+            )
+        except OSError as error:
+            raise SlurmUnavailable(f"{argv[0]} cannot be run: {error.strerror}") from None
+        try:
+            out, err = await asyncio.wait_for(process.communicate(stdin), self._timeout)
+        except asyncio.TimeoutError:
+            raise SlurmUnavailable(f"{argv[0]} did not answer within {self._timeout:.0f} s") from None
+        finally:
+            if process.returncode is None:
+                try:
+                    process.kill()
+                except ProcessLookupError:
+                    pass
+        if process.returncode == 0:
+            return out.decode(errors="replace")
+        message = err.decode(errors="replace").strip() or f"{argv[0]} ended with status {process.returncode}"
+        failure = SlurmError(message)
+        if _says(failure, _NO_ANSWER) or process.returncode in (126, 127):
+            raise SlurmUnavailable(message)
+        raise failure
+
+
+def _says(error: Exception, phrases: Collection[str]) -> bool:
+    text = str(error).lower()
+    return any(phrase in text for phrase in phrases)

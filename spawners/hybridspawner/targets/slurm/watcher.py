@@ -1,0 +1,122 @@
+"""One watcher per cluster: a single query for all our jobs per interval, however many sessions there are.
+
+It asks quickly while something is pending or starting, slowly once everything runs, and backs off while the controller
+does not answer. A job's news is one of: a reading; `ended`, with proof; or nothing new, because the controller is silent
+(`silent_since`). Nothing else in the package asks Slurm about jobs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+
+from .client import JobReading, SlurmClient, SlurmError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class News:
+    """The last that is known of a job. `at` is on time.monotonic()'s clock, in seconds."""
+
+    reading: JobReading
+    ended: bool
+    at: float
+
+
+class SlurmWatcher:
+    """Follows the jobs that were given to `follow` until they end or `forget` is called. Intervals in seconds."""
+
+    def __init__(self, client: SlurmClient, quick: float = 1.0, slow: float = 10.0, longest: float = 60.0) -> None:
+        self._client, self._quick, self._slow, self._longest = client, quick, slow, longest
+        self._news: dict[str, News | None] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._round = asyncio.Event()
+        self._nudge = asyncio.Event()
+        self.silent_since: float | None = None
+        self.last_error = ""
+
+    def follow(self, job_id: str) -> None:
+        """Start to watch a job (again: no effect)."""
+        if job_id not in self._news:
+            self._news[job_id] = None
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._run())
+        self._nudge.set()
+
+    def forget(self, job_id: str) -> None:
+        self._news.pop(job_id, None)
+
+    def news(self, job_id: str) -> News | None:
+        """What is known of a followed job; None before the first answer."""
+        return self._news.get(job_id)
+
+    def hurry(self) -> None:
+        """Ask now rather than at the end of the interval: something is expected to have changed."""
+        self._nudge.set()
+
+    async def next_round(self, timeout: float) -> None:
+        """Return after the next query, answered or not, or after `timeout` seconds."""
+        try:
+            await asyncio.wait_for(self._round.wait(), timeout)
+        except asyncio.TimeoutError:
+            pass
+
+    async def _run(self) -> None:
+        failures = 0
+        while self._news:
+            self._nudge.clear()
+            try:
+                await self._ask()
+                failures, self.silent_since, self.last_error = 0, None, ""
+            except SlurmError as error:
+                failures += 1
+                self.silent_since = self.silent_since or time.monotonic()
+                self.last_error = str(error)
+                log.warning("Slurm does not answer (%s); all sessions are kept as they are", error)
+            except Exception:
+                failures += 1
+                self.silent_since = self.silent_since or time.monotonic()
+                self.last_error = "unexpected answer"
+                log.exception("Cannot read Slurm's answer; all sessions are kept as they are")
+            self._announce()
+            await self._pause(failures)
+
+    async def _pause(self, failures: int) -> None:
+        """Wait for the interval to pass or, unless Slurm is silent, for a nudge (a quick one still waits `quick`)."""
+        if failures:
+            await asyncio.sleep(min(self._quick * 2**failures, self._longest))
+            return
+        if not self._all_running():
+            await asyncio.sleep(self._quick)
+            return
+        try:
+            await asyncio.wait_for(self._nudge.wait(), self._slow)
+        except asyncio.TimeoutError:
+            pass
+
+    def _all_running(self) -> bool:
+        return all(news is not None and (news.ended or news.reading.state == "RUNNING") for news in self._news.values())
+
+    async def _ask(self) -> None:
+        wanted = [job_id for job_id, news in self._news.items() if news is None or not news.ended]
+        if not wanted:
+            return
+        readings = await self._client.jobs(wanted)
+        for job_id in wanted:
+            reading = readings.get(job_id)
+            if reading is None or reading.ended:
+                # gone from the queue: the record tells how it ended, and has the last word on whether it did
+                record = await self._client.finished(job_id)
+                ended = record is None or record.ended
+                reading = record or reading or JobReading(job_id, "GONE")
+            else:
+                ended = False
+            if job_id in self._news:
+                self._news[job_id] = News(reading, ended, time.monotonic())
+
+    def _announce(self) -> None:
+        self._round.set()
+        self._round = asyncio.Event()
