@@ -56,17 +56,15 @@ def chat(
     temperature: Annotated[float | None, typer.Option(min=0, max=2)] = None,
 ) -> None:
     """Ask an endpoint one question, stream the answer, and say how quick it was (on standard error)."""
-    from pydantic import ValidationError
-
     from ipytune.endpoints.background import chat as ask
     from ipytune.endpoints.errors import EndpointError
     from ipytune.endpoints.format import summary
-    from ipytune.endpoints.records import Endpoint
+    from ipytune.endpoints.records import described
 
     words = sys.stdin.read() if prompt == "-" else prompt
     options: dict[str, Any] = {} if temperature is None else {"temperature": temperature}
     try:
-        endpoint = Endpoint(name=model, base_url=url, model=model, key_env=key_env, key_file=key_file)
+        endpoint = described(name=model, base_url=url, model=model, key_env=key_env, key_file=key_file)
         answer = ask(
             endpoint,
             words,
@@ -74,9 +72,6 @@ def chat(
             max_tokens=max_tokens,
             **options,
         )
-    except ValidationError as error:
-        typer.echo("\n".join(item["msg"].removeprefix("Value error, ") for item in error.errors()), err=True)
-        raise typer.Exit(2) from None
     except EndpointError as error:
         typer.echo(f"\n{error}", err=True)
         raise typer.Exit(1) from None

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, SecretStr, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError, field_validator, model_validator
 
-from ipytune.endpoints.errors import KeyMissing
+from ipytune.endpoints.errors import BadRequest, KeyMissing
 
 # Upper case only: it is the convention for variables, and refuses nearly every key pasted here by mistake.
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
@@ -108,6 +108,11 @@ class Endpoint(BaseModel):
         return None
 
 
-def as_endpoint(value: Endpoint | dict[str, Any]) -> Endpoint:
-    """An Endpoint from a record or from the JSON of one."""
-    return value if isinstance(value, Endpoint) else Endpoint.model_validate(value)
+def described(**fields: Any) -> Endpoint:
+    """An Endpoint from what a person typed. Raises BadRequest with the findings in plain words, never the input."""
+    try:
+        return Endpoint.model_validate(fields)
+    except ValidationError as error:
+        findings = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors(include_input=False)]
+        words = "; ".join(finding.replace("Value error, ", "") for finding in findings)
+        raise BadRequest("This is no endpoint.", words.rstrip(".") + ".", "Change what is named.") from None

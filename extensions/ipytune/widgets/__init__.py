@@ -1,0 +1,7 @@
+"""Panels for notebooks: views over plain Python objects; every button is a method first."""
+
+from ipytune.widgets.chat import ChatPanel
+from ipytune.widgets.compare import ComparePanel, compare
+from ipytune.widgets.training import TrainingPanel
+
+__all__ = ["ChatPanel", "ComparePanel", "TrainingPanel", "compare"]

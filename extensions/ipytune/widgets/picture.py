@@ -1,0 +1,117 @@
+"""The static picture of a panel: HTML and text for where no widget runs (GitHub, nbviewer, a reopened notebook).
+
+Self-contained: inline styles and SVG, no script, no font, nothing fetched. Whatever came from a model, a server or a
+log is escaped: it is untrusted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from html import escape
+
+from ipytune.widgets.series import Point
+
+_WIDTH, _HEIGHT = 640, 200
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 10, 30
+_FRAME = (
+    "border:1px solid rgba(128,128,128,.35);border-radius:6px;padding:12px 16px;max-width:720px;"
+    "font:13px/1.45 system-ui,sans-serif"
+)
+
+
+def frame(title: str, state: str, *parts: str) -> str:
+    """A bordered box with a title and a state; `parts` are HTML already."""
+    head = f'<div><b>{escape(title)}</b> <span style="opacity:.7">· {escape(state)}</span></div>'
+    return f'<div style="{_FRAME}">{head}{"".join(parts)}</div>'
+
+
+def facts_table(facts: Iterable[Sequence[str]]) -> str:
+    cells = "".join(
+        f'<td style="text-align:left;padding:2px 18px 2px 0;border:0"><span style="opacity:.7">{escape(label)}</span>'
+        f"<br>{escape(value)}</td>"
+        for label, value in facts
+    )
+    return f'<table style="border:0;margin:6px 0 0"><tr style="background:none">{cells}</tr></table>'
+
+
+def problem_box(what: str, why: str, remedy: str, log: str = "") -> str:
+    folded = f"<details><summary>Log</summary><pre>{escape(log)}</pre></details>" if log else ""
+    words = " ".join(part for part in (why, remedy) if part)
+    return (
+        '<div style="border-left:3px solid #c62828;padding:2px 0 2px 10px;margin-top:8px">'
+        f"<b>{escape(what)}</b> {escape(words)}{folded}</div>"
+    )
+
+
+def answer_column(title: str, text: str, line: str) -> str:
+    return (
+        '<td style="vertical-align:top;text-align:left;padding:4px 16px 4px 0;border:0">'
+        f'<b>{escape(title)}</b><div style="opacity:.7">{escape(line)}</div>'
+        f'<pre style="white-space:pre-wrap;margin:4px 0 0;background:none">{escape(text)}</pre></td>'
+    )
+
+
+def columns(cells: Sequence[str]) -> str:
+    row = f'<tr style="background:none">{"".join(cells)}</tr>'
+    return f'<table style="border:0;width:100%;table-layout:fixed">{row}</table>'
+
+
+def loss_svg(points: Sequence[Point], evals: Sequence[tuple[int, float]] = ()) -> str:
+    """The curve as SVG: the loss thin, its moving average thick, held-out losses as dots. Empty without points."""
+    drawn = [point for point in points if math.isfinite(point.loss)]
+    if not drawn:
+        return ""
+    first, last = drawn[0].step, max(drawn[-1].step, drawn[0].step + 1)
+    top = max([point.loss for point in drawn] + [loss for _, loss in evals]) or 1.0
+
+    def x(step: int) -> float:
+        return _LEFT + (step - first) / (last - first) * (_WIDTH - _LEFT - _RIGHT)
+
+    def y(loss: float) -> float:
+        return _TOP + (1 - loss / top) * (_HEIGHT - _TOP - _BOTTOM)
+
+    grid = "".join(
+        f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}" stroke="currentColor" '
+        f'stroke-opacity=".15"/><text x="{_LEFT - 6}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:g}</text>'
+        for tick in ticks(0, top)
+    )
+    marks = "".join(
+        f'<text x="{x(round(tick)):.1f}" y="{_HEIGHT - 12}" text-anchor="middle">{tick:g}</text>'
+        for tick in ticks(first, last)
+    )
+    dots = "".join(
+        f'<circle cx="{x(step):.1f}" cy="{y(loss):.1f}" r="4" fill="#e07b00"/>'
+        for step, loss in evals
+        if math.isfinite(loss)
+    )
+    return (
+        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" width="100%" style="max-width:{_WIDTH}px;font:11px system-ui" '
+        f'fill="currentColor" role="img" aria-label="Training loss by step, from {drawn[0].smooth:.3g} to '
+        f'{drawn[-1].smooth:.3g}">{grid}{marks}'
+        f'<polyline fill="none" stroke="#1976d2" stroke-opacity=".35" points="'
+        f'{" ".join(f"{x(p.step):.1f},{y(p.loss):.1f}" for p in drawn)}"/>'
+        f'<polyline fill="none" stroke="#1976d2" stroke-width="2" points="'
+        f'{" ".join(f"{x(p.step):.1f},{y(p.smooth):.1f}" for p in drawn)}"/>{dots}'
+        f'<text x="{_WIDTH - _RIGHT}" y="{_HEIGHT}" text-anchor="end" opacity=".7">step</text></svg>'
+    )
+
+
+def ticks(low: float, high: float, count: int = 4) -> list[float]:
+    """Round numbers from low to high, about `count` of them.
+
+    >>> ticks(0, 3.7), ticks(1, 200)
+    ([0.0, 1.0, 2.0, 3.0], [50.0, 100.0, 150.0, 200.0])
+    """
+    span = high - low
+    if span <= 0 or not math.isfinite(span):
+        return [low]
+    rough = span / count
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
+    start = math.ceil(low / step - 1e-9)
+    return [round(index * step, 10) for index in range(start, math.floor(high / step + 1e-9) + 1)]
+
+
+def prompt(words: str) -> str:
+    return f'<div style="margin-top:8px;white-space:pre-wrap;font-weight:500">{escape(words)}</div>'

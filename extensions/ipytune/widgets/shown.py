@@ -1,0 +1,141 @@
+"""What all panels share: their files, their picture beside the live view, buttons that reach Python methods.
+
+A button of the page sends {"do": NAME, ...}; NAME must be in the panel's `actions`. It may arrive in another thread
+than the cells run in (JupyterLab sends it over a subshell), while a cell blocks. So an action only starts or asks for
+work, and what goes wrong in it is shown in the panel: an exception in a callback would be seen by nobody.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import traitlets
+from IPython.display import display
+
+_HERE = Path(__file__).parent
+
+
+def script(*names: str) -> str:
+    """The JavaScript of one panel, the shared parts before it: a widget's module cannot import files beside it."""
+    return "\n".join((_HERE / name).read_text(encoding="utf-8") for name in ("shared.js", *names))
+
+
+def style() -> str:
+    return (_HERE / "panel.css").read_text(encoding="utf-8")
+
+
+class Panel(anywidget.AnyWidget):
+    """A view over plain Python. Subclasses give `actions()`, `static_html()` and `static_text()`."""
+
+    _css = style()
+    problem = traitlets.Dict().tag(sync=True)
+
+    def __init__(self, **traits: Any) -> None:
+        super().__init__(**traits)
+        self._publishing = threading.RLock()
+        self._display: Any = None
+        self._watcher: threading.Thread | None = None
+        self._in_cell = False
+        self.on_msg(self._on_message)
+
+    def actions(self) -> Mapping[str, Callable[[dict[str, Any]], None]]:
+        raise NotImplementedError
+
+    def static_html(self) -> str:
+        raise NotImplementedError
+
+    def static_text(self) -> str:
+        raise NotImplementedError
+
+    def fail(self, error: Exception) -> None:
+        """Show an error in the panel."""
+        self.problem = {
+            "what": str(getattr(error, "what", "")) or f"{type(error).__name__}: {error}",
+            "why": str(getattr(error, "why", "")),
+            "remedy": str(getattr(error, "remedy", "")),
+            "log": str(getattr(error, "log_tail", "")),
+        }
+
+    def publish(self, **traits: Any) -> None:
+        """Set several traits in one message. From any thread."""
+        with self._publishing, self.hold_sync():
+            for name, value in traits.items():
+                setattr(self, name, value)
+
+    def watch(self, look: Callable[[], float | None]) -> None:
+        """Call `look` again and again in a thread, pausing the seconds it returns, until it returns None.
+
+        A thread and not an asyncio task: ipykernel 7 runs no task of a cell that has ended (ipykernel #1510).
+        """
+        if not self._in_cell and (self._watcher is None or not self._watcher.is_alive()):
+            self._watcher = threading.Thread(target=self._watch, args=(look,), name="ipytune-panel", daemon=True)
+            self._watcher.start()
+
+    @contextmanager
+    def watched_here(self) -> Iterator[None]:
+        """Inside, the running cell looks itself: what it sends belongs to it and is saved; see settle()."""
+        self._in_cell = True
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            watcher.join()
+        try:
+            yield
+        finally:
+            self._in_cell = False
+            self.settle()
+
+    def settle(self) -> None:
+        """Send the whole state and the static picture once more, from the cell that runs now.
+
+        A notebook run without a browser keeps only what the running cell sends (nbclient), so what a thread has sent
+        meanwhile is missing from the saved file.
+        """
+        with self._publishing:
+            self.send_state()
+        if self._display is not None:
+            data, metadata = self._bundle()
+            self._display.update(data, metadata=metadata, raw=True)
+
+    def _ipython_display_(self, **_: Any) -> None:
+        # With an id, so that settle() can replace the picture in the output of the cell that showed the panel.
+        data, metadata = self._bundle()
+        self._display = display(data, metadata=metadata, raw=True, display_id=True)
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        return self._bundle()
+
+    def _bundle(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        made = super()._repr_mimebundle_()
+        data, metadata = made if made is not None else ({}, {})
+        return {**data, "text/html": self.static_html(), "text/plain": self.static_text()}, metadata
+
+    def __repr__(self) -> str:
+        return self.static_text()
+
+    def _watch(self, look: Callable[[], float | None]) -> None:
+        while self.comm is not None and not self._in_cell:
+            try:
+                pause = look()
+            except Exception as error:  # a thread's exception would be seen by nobody
+                self.fail(error)
+                return
+            if pause is None:
+                return
+            time.sleep(pause)
+
+    def _on_message(self, _: Any, content: Any, __: Any) -> None:
+        if not isinstance(content, dict):
+            return
+        action = self.actions().get(str(content.get("do")))
+        if action is None:
+            return
+        try:
+            action(content)
+        except Exception as error:  # see the module: nobody else would see it
+            self.fail(error)
