@@ -1,0 +1,94 @@
+"""Attention over packed rows: every conversation attends to itself only.
+
+On a GPU in half precision one varlen kernel takes the whole row. Elsewhere the row is cut at the conversations' edges
+and each runs as plain causal attention: no mask of T x T, no work on pairs that do not attend to each other.
+
+Lengths reach the layers through transformers' keyword arguments. A model that mixes tokens outside its attention
+(convolution, recurrence) cannot be packed: `packs_exactly` asks the model itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AttentionInterface
+
+NAME = "ipytune_packed"
+PROBE = (5, 7, 3)
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+
+
+def packed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    lengths: Sequence[int] | None = None,
+    cu_seqlens: Tensor | None = None,
+    sliding_window: int | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """query: [1, heads, T, d]; key, value: [1, kv_heads, T, d]; lengths: of the conversations, sum T.
+    Returns [1, T, heads, d]. transformers calls it by the name under which it is registered."""
+    if kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
+        raise NotImplementedError("Packed attention knows neither soft-capped logits nor attention sinks.")
+    lengths = lengths or [query.shape[2]]
+    if sliding_window is not None and max(lengths) > sliding_window:
+        raise NotImplementedError(
+            f"A conversation of {max(lengths)} tokens is longer than the model's attention window of {sliding_window}. "
+            f"Lower max_length to {sliding_window}."
+        )
+    grouped = query.shape[1] != key.shape[1]
+    if query.is_cuda and query.dtype in {torch.bfloat16, torch.float16} and cu_seqlens is not None:
+        return _varlen(query, key, value, cu_seqlens, max(lengths), scaling, grouped), None
+    parts = zip(*(states.split(list(lengths), dim=2) for states in (query, key, value)), strict=True)
+    outputs = [
+        F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=grouped) for q, k, v in parts
+    ]
+    return torch.cat(outputs, dim=2).transpose(1, 2), None
+
+
+def _varlen(
+    query: Tensor, key: Tensor, value: Tensor, cu_seqlens: Tensor, longest: int, scaling: float | None, grouped: bool
+) -> Tensor:
+    """One kernel for the whole row (torch >= 2.12: window_size and enable_gqa); needs no flash-attn wheel."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    q, k, v = (states[0].transpose(0, 1).contiguous() for states in (query, key, value))  # [T, heads, d]
+    output = varlen_attn(
+        q, k, v, cu_seqlens, cu_seqlens, longest, longest, scale=scaling, window_size=(-1, 0), enable_gqa=grouped
+    )
+    assert isinstance(output, Tensor)
+    return output[None]
+
+
+def register() -> str:
+    """Makes packed attention known to transformers; returns its name, for `attn_implementation`."""
+    AttentionInterface.register(NAME, packed_attention)
+    return NAME
+
+
+def row_inputs(lengths: Sequence[int], device: torch.device) -> dict[str, Any]:
+    """What the backbone needs beside the tokens: positions [1, T] that restart, and where conversations end."""
+    positions = torch.cat([torch.arange(length) for length in lengths])[None].to(device)
+    ends = torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32).to(device)
+    return {"position_ids": positions, "lengths": tuple(lengths), "cu_seqlens": ends, "use_cache": False}
+
+
+@torch.no_grad()
+def packs_exactly(backbone: nn.Module, vocabulary: int, device: torch.device) -> bool:
+    """Whether this model computes the same for packed conversations as for each alone: asked of a few tokens."""
+    generator = torch.Generator().manual_seed(0)
+    probes = [torch.randint(vocabulary, (1, length), generator=generator).to(device) for length in PROBE]
+    alone = [backbone(input_ids=ids, **row_inputs([ids.shape[1]], device)).last_hidden_state for ids in probes]
+    together = backbone(input_ids=torch.cat(probes, dim=1), **row_inputs(PROBE, device)).last_hidden_state
+    expected = torch.cat(alone, dim=1)
+    error = (together - expected).abs().max() / expected.abs().max()
+    return bool(error < TOLERANCE[expected.dtype])

@@ -1,0 +1,71 @@
+"""What the machine offers to a training process, and what it has used."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import resource
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+
+def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
+    """The device to train on; raises RuntimeError when a GPU is wanted and none is usable."""
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise RuntimeError(
+            "device: cuda is asked for, and torch sees no GPU. Start a session with a GPU, or set device: auto."
+        )
+    if wanted == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda")
+
+
+def choose_dtype(wanted: Literal["auto", "float32", "bfloat16"], device: torch.device) -> torch.dtype:
+    """Of the frozen base. On a CPU bfloat16 pays only where matrix units (AMX) compute in it."""
+    if wanted != "auto":
+        return torch.float32 if wanted == "float32" else torch.bfloat16
+    return torch.bfloat16 if device.type == "cuda" else torch.float32
+
+
+def usable_cpus() -> int:
+    """Cores that this process may use: its affinity (Slurm) and its cgroup's quota (Kubernetes), at least 1."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return cores
+    return cores if quota == "max" else max(1, min(cores, math.ceil(int(quota) / int(period))))
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Of the GPU where one is used, else the resident set of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def describe(device: torch.device) -> dict[str, Any]:
+    """The hardware, as reports name it."""
+    found: dict[str, Any] = {
+        "device": device.type,
+        "cpu": _cpu_name(),
+        "cpus": usable_cpus(),
+        "threads": torch.get_num_threads(),
+    }
+    if device.type == "cuda":
+        found["gpu"] = torch.cuda.get_device_name(device)
+    return found
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

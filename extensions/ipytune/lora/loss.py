@@ -1,0 +1,52 @@
+"""Cross entropy through a frozen head, over the learned tokens only.
+
+Two matrix products and no recomputation: the gradient with respect to the hidden states is computed in the forward,
+chunk by chunk, so that at most chunk x vocabulary logits exist at a time. Positions that are not learned never reach
+the head, which in small models with big vocabularies is a quarter to a half of all work.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+LOGITS_PER_CHUNK = {"cpu": 2**24, "cuda": 2**27}  # float32: 64 MiB stays near a CPU's caches, 512 MiB fills a GPU
+
+
+def summed_loss(hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
+    """Sum of the cross entropies in nats, float32 scalar; divide it by the learned tokens of the whole step.
+
+    hidden: [N, H], of the positions that predict a learned token
+    head: [V, H], frozen; it receives no gradient
+    targets: [N], the learned tokens
+    """
+    chunk = max(1, LOGITS_PER_CHUNK.get(hidden.device.type, 2**24) // head.shape[0])
+    loss: Tensor = _FrozenHeadLoss.apply(hidden, head, targets, chunk)
+    return loss
+
+
+class _FrozenHeadLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, chunk: int) -> Tensor:
+        loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        for start in range(0, hidden.shape[0], chunk):
+            part = slice(start, start + chunk)
+            logits = (hidden[part] @ head.T).float()  # [n, V]
+            wanted = targets[part, None]  # [n, 1]
+            normaliser = logits.logsumexp(dim=-1, keepdim=True)  # [n, 1]
+            loss += (normaliser - logits.gather(1, wanted)).sum()
+            if gradient is not None:
+                error = logits.sub_(normaliser).exp_()  # softmax, in place
+                error.scatter_add_(1, wanted, error.new_full(wanted.shape, -1.0))
+                torch.mm(error.to(head.dtype), head, out=gradient[part])
+        if gradient is not None:
+            ctx.save_for_backward(gradient)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, None, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * upstream.to(gradient.dtype), None, None, None

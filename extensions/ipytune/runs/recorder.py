@@ -1,0 +1,58 @@
+"""The writing side of a run directory: the training process says here what it does, and nowhere else."""
+
+from __future__ import annotations
+
+import os
+import socket
+from datetime import datetime, timezone
+from typing import Any
+
+from ipytune.runs.directory import CHECKPOINT_NOW, STOP, RunDirectory
+from ipytune.runs.status import Phase, Status
+
+
+class Recorder:
+    """Keeps status.json and events.jsonl in step with each other."""
+
+    def __init__(self, directory: RunDirectory) -> None:
+        self._directory = directory
+        self.status = Status(pid=os.getpid(), host=socket.gethostname())
+
+    def phase(self, phase: Phase, **changes: Any) -> None:
+        """Enters a phase."""
+        self._update(phase=phase, **changes)
+        self._directory.append_event("phase", phase=str(phase), time=self.status.updated_at.isoformat())
+
+    def step(self, elapsed_seconds: float, record: bool, **changes: Any) -> None:
+        """After an optimiser step; `record` adds it to the curve."""
+        self._update(**changes)
+        if record:
+            self._directory.append_event(
+                "metric",
+                step=self.status.step,
+                loss=self.status.loss,
+                learning_rate=self.status.learning_rate,
+                tokens=self.status.tokens,
+                tokens_per_second=self.status.tokens_per_second,
+                elapsed_seconds=round(elapsed_seconds, 3),
+            )
+
+    def event(self, kind: str, **fields: Any) -> None:
+        self._directory.append_event(kind, **fields)
+
+    def update(self, **changes: Any) -> None:
+        self._update(**changes)
+
+    def end(self, phase: Phase, report: dict[str, Any]) -> None:
+        """The report first: whoever sees a final phase may read it."""
+        self._directory.write_report(report)
+        self.phase(phase, estimatedRemainingSeconds=0.0)
+        for request in (STOP, CHECKPOINT_NOW):
+            self._directory.done(request)
+
+    def fail(self, why: str) -> None:
+        self.phase(Phase.ERROR, error=why, estimatedRemainingSeconds=None)
+
+    def _update(self, **changes: Any) -> None:
+        self.status = self.status.model_copy(update={"updated_at": datetime.now(timezone.utc), **changes})
+        self._directory.write_status(self.status)
