@@ -11,6 +11,8 @@ from tests.clusters.kubernetes import KubernetesCluster, KubernetesUnavailable
 from tests.clusters.requirement import unavailable
 from tests.clusters.slurm import ClusterError, SlurmCluster, SlurmSpec
 
+__all__ = ["kubernetes_cluster", "slurm_cluster"]
+
 SLURM_REMEDY = (
     "as root, apt-get install slurmctld slurmd slurm-client munge "
     '(and slurmdbd slurmrestd slurm-wlm-jwt-plugin mariadb-server), or eval "$(python -m tests.clusters.slurm up)"'

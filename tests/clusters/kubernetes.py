@@ -20,6 +20,7 @@ from tests.clusters.slurm.processes import wait_for
 
 GPU = "nvidia.com/gpu"
 HOST_IMAGE = "docker.io/oberalp/host:1"  # empty; its pods mount this machine's own programs (`host_volumes`)
+_NO_IMAGE = frozenset({"ErrImageNeverPull", "ErrImagePull", "ImagePullBackOff", "InvalidImageName"})
 _HOST_DIRECTORIES = ("/usr", "/lib", "/lib64", "/bin", "/etc")
 
 
@@ -130,11 +131,6 @@ class KubernetesCluster:
         """`nvidia.com/gpu` of all ready nodes, used or not."""
         return sum(int(node["status"]["allocatable"].get(GPU, 0)) for node in self._ready_nodes())
 
-    def has_image(self, name: str) -> bool:
-        """Whether a node says that it holds the image `name` (with its registry and tag)."""
-        images = [image for node in self.nodes() for image in node["status"].get("images", [])]
-        return any(name in image.get("names", []) for image in images)
-
     def _ready_nodes(self) -> list[dict[str, Any]]:
         def ready(node: dict[str, Any]) -> bool:
             return any(c["type"] == "Ready" and c["status"] == "True" for c in node["status"].get("conditions", []))
@@ -149,12 +145,31 @@ class KubernetesCluster:
         name = f"oberalp-{uuid.uuid4().hex[:8]}"
         self.request("POST", "/api/v1/namespaces", json={"metadata": {"name": name}})
         try:
-            accounts = f"/api/v1/namespaces/{name}/serviceaccounts"
-            if not wait_for(lambda: bool(self.get(accounts)["items"]), 30, 0.1):
-                raise TimeoutError(f"namespace {name} got no service account within 30 s")
+            # Refused until the controllers have given the namespace its service account.
+            if not wait_for(lambda: self._accepts_pods(name), 30, 0.1):
+                raise TimeoutError(f"namespace {name} takes no pods after 30 s")
             yield name
         finally:
             self.request("DELETE", f"/api/v1/namespaces/{name}")
+
+    def _accepts_pods(self, namespace: str) -> bool:
+        pods = f"/api/v1/namespaces/{namespace}/pods"
+        probe = pod_manifest("probe", ["probe"])
+        return self._http.post(pods, params={"dryRun": "All"}, json=probe).is_success
+
+    def has_image(self, name: str) -> bool:
+        """Whether the node that a pod gets holds the image `name`; asked with a pod (the node's own list lags)."""
+        with self.namespace() as namespace:
+            pod = self.create_pod(pod_manifest(name, ["/"]), namespace)  # "/": cannot run, need not
+
+            def reason() -> str:
+                statuses = (self.pod(pod, namespace) or {})["status"].get("containerStatuses", [{}])
+                told = [state.get("reason", "") for state in statuses[0].get("state", {}).values()]
+                return "" if not told or told[0] == "ContainerCreating" else told[0]
+
+            if not wait_for(lambda: bool(reason()), 30, 0.1):
+                raise TimeoutError(f"a pod of {name} was neither started nor refused within 30 s")
+            return reason() not in _NO_IMAGE
 
     def pods(self, namespace: str = "default", selector: str = "") -> list[dict[str, Any]]:
         """Pods of a namespace, optionally only those that `selector` (`label=value,...`) matches."""
