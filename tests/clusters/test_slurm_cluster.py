@@ -61,7 +61,6 @@ def mentioning(text: str) -> list[str]:
 
 
 def test_a_job_sees_its_gpus_and_down_leaves_nothing(state: Path) -> None:
-    hosts = HOSTS.read_bytes()
     cluster = SlurmCluster(SlurmSpec(nodes=2, gpus=4), state).up()
     output = state.parent / "output"
     assert cluster.node_states() == {"nid000001": "idle", "nid000002": "idle"}
@@ -85,7 +84,9 @@ def test_a_job_sees_its_gpus_and_down_leaves_nothing(state: Path) -> None:
     assert not shell.alive()
     assert mentioning(str(state)) == []
     assert not state.exists()
-    assert HOSTS.read_bytes() == hosts
+    assert (
+        str(state).encode() not in HOSTS.read_bytes()
+    )  # other lines: test_slurm_files; another cluster may come and go
     cluster.down()  # nothing to do is no error
 
 

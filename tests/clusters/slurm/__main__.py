@@ -36,6 +36,8 @@ def main() -> int:
     except (ClusterError, ValueError) as error:
         print(f"slurm: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130  # what had been started is gone again
 
 
 def _up(spec: SlurmSpec) -> int:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tests.clusters.slurm import hosts
+from tests.clusters.slurm.config import CLUSTER_NAME
 from tests.clusters.slurm.daemons import ClusterError, Daemons, executable, missing_packages
 from tests.clusters.slurm.processes import Survey, kill, terminate, wait_for
 from tests.clusters.slurm.spec import STATE_VARIABLE, Layout, Ports, Record, SlurmSpec
@@ -242,15 +243,12 @@ class SlurmCluster:
         spec = daemons.record.spec
         daemons.write_files()
         hosts.add_names(str(self.layout.root), spec.node_names)
-        installing = daemons.install_database() if spec.dbd else None
         daemons.munged()
-        if installing:
-            if installing.wait(timeout=120):
-                log = self.layout.logs / "mariadb-install-db.log"
-                raise ClusterError(f"the accounting database could not be made:\n{log.read_text(errors='replace')}")
+        if spec.dbd:
+            daemons.install_database()
             daemons.mariadbd()
             daemons.slurmdbd()
-            self.run("sacctmgr", "--immediate", "--quiet", "add", "cluster", "oberalp", check=False)
+            self.run("sacctmgr", "--immediate", "--quiet", "add", "cluster", CLUSTER_NAME)
         daemons.slurmctld()
         for node in spec.node_names:
             daemons.slurmd(node)

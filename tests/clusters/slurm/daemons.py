@@ -32,7 +32,7 @@ class ClusterError(RuntimeError):
 
 def executable(name: str) -> str:
     """The path of a program, also where the user's PATH lacks /usr/sbin."""
-    found = shutil.which(name, path=_PATH)
+    found = shutil.which(name, path=_PATH) or shutil.which(name)
     if not found:
         raise ClusterError(f"{name} is not installed; on Debian: apt-get install {PACKAGES.get(name, name)}")
     return found
@@ -100,8 +100,8 @@ class Daemons:
         process = self._start("munged", command, user="munge")
         self._await("munged", process, self.layout.munge_socket.is_socket, 10, munge / "log")
 
-    def install_database(self) -> "subprocess.Popen[bytes]":
-        """Begin to write an empty database (some seconds); wait for the process before `mariadbd`."""
+    def install_database(self) -> None:
+        """Write an empty database, which takes some seconds."""
         command = [
             executable("mariadb-install-db"),
             f"--defaults-file={self.layout.database}/my.cnf",
@@ -110,8 +110,11 @@ class Daemons:
             "--skip-test-db",
             "--skip-name-resolve",
         ]
-        with (self.layout.logs / "mariadb-install-db.log").open("wb") as log:
-            return subprocess.Popen(command, stdout=log, stderr=log, env=self.environment, start_new_session=True)
+        log = self.layout.logs / "mariadb-install-db.log"
+        with log.open("wb") as output:
+            done = subprocess.run(command, stdout=output, stderr=output, env=self.environment, timeout=120)
+        if done.returncode:
+            raise ClusterError(f"the accounting database could not be made:\n{_tail(log)}")
 
     def mariadbd(self) -> None:
         options = f"--defaults-file={self.layout.database}/my.cnf"
