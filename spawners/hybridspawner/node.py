@@ -68,8 +68,10 @@ def main() -> None:
         sys.exit(f"The hub at {url} was out of reach for {PATIENCE} s: giving the allocation back.")
     if not wanted:
         sys.exit("The hub does not wait for this session any more: giving the allocation back.")
-    address = "{}://0.0.0.0:{}{}".format("http", port, os.environ.get("JUPYTERHUB_SERVICE_PREFIX", "/"))
+    address = "http://0.0.0.0:{}{}".format(port, os.environ.get("JUPYTERHUB_SERVICE_PREFIX", "/"))
     os.environ["JUPYTERHUB_SERVICE_URL"] = address
+    # what the environment installed (ipytune, pip, ...) is what a terminal in the session finds first
+    os.environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", os.defpath)
     os.execv(sys.executable, [sys.executable, "-m", "jupyterhub.singleuser", *sys.argv[1:]])
 
 

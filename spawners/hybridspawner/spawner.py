@@ -189,6 +189,11 @@ class HybridSpawner(Spawner):
             self.log.warning("%s: %s", self._log_name, failure)
             events.append(f"{failure.what} {failure.why}", detail=failure.remedy)
             raise Refused.of(failure) from None
+        except Exception as error:
+            self.log.exception("Fault while starting %s", self._log_name)
+            what = "The session could not be started because of a fault in the hub."
+            message = f"{what} Try again, and tell the site's support: {type(error).__name__}."
+            raise Refused(message, reason="fault", status_code=500) from error
         finally:
             events.close()
 

@@ -45,12 +45,10 @@ class LocalSessionSpawner(SimpleLocalProcessSpawner):
         super().load_state(state)
         self.mark = str(state.get("mark", ""))
 
-    def clear_state(self) -> None:
-        super().clear_state()
-        self.mark = ""
-
     def get_env(self) -> dict[str, str]:
-        return {**super().get_env(), MARK: self.mark}
+        env = super().get_env()
+        programs = str(Path(self.cmd[0]).parent)  # what the environment installed is what a terminal finds first
+        return {**env, MARK: self.mark, "PATH": f"{programs}{os.pathsep}{env.get('PATH', os.defpath)}"}
 
     async def start_session(self) -> str:
         self.mark = new_mark()
@@ -82,16 +80,14 @@ class LocalSessionSpawner(SimpleLocalProcessSpawner):
         if self.pid and self.proc is None and self.pid not in _processes(self.mark):
             return 0  # after a restart of the hub or the machine, the number may be somebody else's
         code: int | None = await super().poll()
+        if code is not None:
+            _signal(self.mark, signal.SIGTERM)  # what the server started in the background ends with its session
         return code
 
     async def stop_session(self, now: bool) -> bool:
         await self.stop(now)
         for sig, seconds in ((signal.SIGTERM, 10), (signal.SIGKILL, 5)):
-            for pid in _processes(self.mark):
-                try:
-                    os.kill(pid, sig)
-                except ProcessLookupError:
-                    pass
+            _signal(self.mark, sig)
             for _ in range(seconds * 10):
                 if not _processes(self.mark):
                     return True
@@ -114,6 +110,14 @@ def _processes(mark: str) -> list[int]:
         except OSError:
             continue
     return found
+
+
+def _signal(mark: str, sig: signal.Signals) -> None:
+    for pid in _processes(mark):
+        try:
+            os.kill(pid, sig)
+        except ProcessLookupError:
+            pass
 
 
 class Local:

@@ -104,6 +104,10 @@ class SlurmSessionSpawner(SlurmSpawner):
         env["HYBRIDSPAWNER_NODE"] = NODE_PROGRAM
         return env
 
+    def user_env(self, env: dict[str, str]) -> dict[str, str]:
+        """The account's variables; the account need not exist on the hub's machine."""
+        return {**env, "USER": self.user.name, "HOME": self.req_homedir, "SHELL": "/bin/bash"}
+
     def cmd_formatted_for_batch(self) -> str:
         """The server's command for the template: node.py under the environment's Python, every word quoted."""
         return shlex.join([self.python, "-c", _RUN_NODE_PROGRAM, *self.get_args()])

@@ -1,0 +1,174 @@
+"""Starts that cannot succeed end at once, with the reason and the evidence; cancelled and restarted ones lose nothing."""
+
+import copy
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.clusters.kubernetes import KubernetesCluster
+from tests.clusters.slurm import SlurmCluster
+from tests.clusters.slurm.processes import wait_for
+from tests.hub.client import User
+from tests.hub.process import Hub
+from tests.hub.sites import test_site
+from tests.hub.test_sessions import jobs
+
+
+def slurm_site(directory: Path) -> dict[str, Any]:
+    site = test_site(None, slurm=True)
+    for target in site["targets"]:
+        if target["name"] == "slurm":
+            target["home"] = str(directory / "home" / "{username}")
+    return site
+
+
+def failure(user: User, options: dict[str, Any]) -> str:
+    """Start a session that must fail; what its user is told at the end."""
+    answer = user.post(options)
+    if answer.status_code >= 400:
+        return answer.text
+    last = list(user.events())[-1]
+    assert last.get("failed"), last
+    return str(last.get("html_message") or last["message"])
+
+
+@pytest.fixture
+def broken(slurm_cluster: SlurmCluster, tmp_path: Path) -> Iterator[Hub]:
+    """A hub whose environments are broken in different ways."""
+    site = slurm_site(tmp_path)
+    site["environments"] += [
+        {"name": name, "title": name, "targets": {"slurm": realisation, "local": local}}
+        for name, realisation, local in (
+            ("crash", {"python": sys.executable, "prologue": "echo The licence server is down; exit 3"}, {"python": "/bin/false"}),
+            ("missing", {"python": "/opt/nowhere/bin/python"}, {"python": "/opt/nowhere/bin/python"}),
+        )
+    ]
+    hub = Hub(site, tmp_path / "hub", dict(slurm_cluster.env)).start()
+    yield hub
+    hub.close()
+
+
+@pytest.mark.slurm
+def test_a_job_that_dies_at_once_ends_the_start_with_the_tail_of_its_log(broken: Hub, slurm_cluster: SlurmCluster) -> None:
+    user = broken.login("noether")
+    told = failure(user, {"environment": "crash", "target": "slurm"})
+    assert "ended before the session was usable" in told and "The licence server is down" in told
+    told = failure(user, {"environment": "missing", "target": "slurm"})
+    assert "missing on the node" in told
+    assert jobs(slurm_cluster) == []
+
+
+@pytest.mark.slurm  # for the fixture; the sessions are local
+def test_a_process_that_dies_at_once_ends_the_start(broken: Hub) -> None:
+    user = broken.login("noether")
+    assert "exit code was 1" in failure(user, {"environment": "crash", "target": "local"})
+    assert "could not be started" in failure(user, {"environment": "missing", "target": "local"})
+
+
+@pytest.mark.slurm
+def test_what_sbatch_refuses_is_told_in_plain_words(hub: Hub, slurm_cluster: SlurmCluster) -> None:
+    user = hub.login("germain")
+    told = failure(user, {"profile": "gpu-1", "target": "slurm", "reservation": "not-there"})
+    assert "Slurm refused the job" in told and "reservation" in told
+    assert jobs(slurm_cluster) == []
+
+
+@pytest.mark.kubernetes
+def test_a_pod_that_cannot_run_ends_the_start_with_its_reason(kubernetes_cluster: KubernetesCluster, tmp_path: Path) -> None:
+    site = test_site(kubernetes_cluster)
+    working = site["environments"][0]["targets"]["kubernetes"]
+    crash = copy.deepcopy(working)
+    crash["traits"]["cmd"] = ["/bin/bash", "-c", "echo No module named jupyterhub; exit 1"]
+    missing = {**working, "image": "docker.io/oberalp/never-built:1"}
+    for name, realisation in (("crash", crash), ("missing", missing)):
+        site["environments"].append({"name": name, "title": name, "targets": {"kubernetes": realisation}})
+    hub = Hub(site, tmp_path / "hub", {"KUBECONFIG": str(kubernetes_cluster.kubeconfig)}).start()
+    try:
+        user = hub.login("ramanujan")
+        told = failure(user, {"profile": "gpu-1", "environment": "crash", "target": "kubernetes"})
+        assert "lacks JupyterHub" in told and "No module named jupyterhub" in told
+        told = failure(user, {"profile": "gpu-1", "environment": "missing", "target": "kubernetes"})
+        assert "The image is not on the node" in told
+        assert [p for p in kubernetes_cluster.pods() if "ramanujan" in p["metadata"]["name"]] == []
+    finally:
+        hub.close()
+
+
+@pytest.fixture
+def full(slurm_cluster: SlurmCluster) -> Iterator[None]:
+    """Every GPU of the cluster is taken, so that the next job waits."""
+    argv = ["sbatch", "--parsable", "--nodes=4", "--gres=gpu:gh200:4", "--wrap=sleep 600"]
+    filling = slurm_cluster.run(*argv).stdout.strip()
+    assert wait_for(lambda: f"{filling} RUNNING" in jobs(slurm_cluster), 20, 0.2)
+    yield
+    slurm_cluster.run("scancel", filling)
+    assert wait_for(lambda: not jobs(slurm_cluster), 30, 0.2)
+
+
+def waiting(slurm: SlurmCluster) -> list[str]:
+    return [line for line in jobs(slurm) if line.endswith("PENDING")]
+
+
+@pytest.mark.slurm
+def test_cancelling_a_queued_start_takes_the_job_back(hub: Hub, slurm_cluster: SlurmCluster, full: None) -> None:
+    user = hub.login("curie")
+    for _ in range(3):
+        user.post({"profile": "gpu-1", "target": "slurm"})
+        assert wait_for(lambda: waiting(slurm_cluster), 20, 0.1)
+        user.stop()
+        assert waiting(slurm_cluster) == []
+
+
+@pytest.mark.slurm
+@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGKILL])
+def test_a_hub_that_ends_finds_its_queued_and_running_sessions_again(
+    slurm_cluster: SlurmCluster, tmp_path: Path, sig: signal.Signals
+) -> None:
+    hub = Hub(slurm_site(tmp_path), tmp_path / "hub", dict(slurm_cluster.env)).start()
+    try:
+        running, queued = hub.login("meitner"), hub.login("franklin")
+        running.start({"profile": "gpu-1", "target": "slurm"})
+        argv = ["sbatch", "--parsable", "--nodes=3", "--gres=gpu:gh200:4", "--wrap=sleep 600"]
+        filling = slurm_cluster.run(*argv).stdout.strip()
+        queued.post({"profile": "gpu-4", "target": "slurm"})
+        assert wait_for(lambda: waiting(slurm_cluster), 20, 0.1)
+        (pending,) = waiting(slurm_cluster)
+
+        hub.stop(sig)
+        assert waiting(slurm_cluster) == [pending]
+        hub.start()
+        assert wait_for(lambda: (running.model() or {}).get("ready"), 30, 0.2)
+        assert json.loads(running.run_cell("print(1)")) == 1
+
+        slurm_cluster.run("scancel", filling)
+        assert wait_for(lambda: (queued.model() or {}).get("ready"), 60, 0.2), hub.log[-3000:]
+        assert queued.run_cell("import os; print(os.environ['SLURM_JOB_ID'])").strip() == pending.split()[0]
+        running.stop()
+        queued.stop()
+        assert wait_for(lambda: not jobs(slurm_cluster), 30, 0.2)
+    finally:
+        hub.close()
+
+
+@pytest.mark.slurm
+def test_a_silent_scheduler_is_not_the_end_of_a_session(slurm_cluster: SlurmCluster, tmp_path: Path) -> None:
+    hub = Hub(slurm_site(tmp_path), tmp_path / "hub", dict(slurm_cluster.env)).start()
+    try:
+        user = hub.login("joliot")
+        user.start({"profile": "gpu-1", "target": "slurm"})
+        slurm_cluster.stop_controller()
+        try:
+            assert wait_for(lambda: "Slurm does not answer" in hub.log, 90, 0.5)
+            assert (user.model() or {}).get("ready")
+            assert user.run_cell("print('alive')") == "alive\n"
+        finally:
+            slurm_cluster.start_controller()
+        user.stop(seconds=120)
+        assert wait_for(lambda: not jobs(slurm_cluster), 30, 0.2)
+    finally:
+        hub.close()
