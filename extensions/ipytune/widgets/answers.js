@@ -8,7 +8,7 @@ function answerView() {
   const badge = el("span", { class: "ipt-badge", role: "status" });
   const thinking = el("details", { class: "ipt-thinking", hidden: true }, el("summary", { text: "Reasoning" }), el("pre"));
   const text = el("div", { class: "ipt-text" });
-  const facts = el("dl", { class: "ipt-facts" });
+  const facts = el("div", { class: "ipt-facts" });
   const note = el("p", { class: "ipt-note", hidden: true });
   const problem = problemBox();
   const copy = el("button", { class: "ipt-link", type: "button", text: "Copy", hidden: true, onclick: async () => {
@@ -38,7 +38,7 @@ function answerView() {
       note.hidden = !answer.note;
       facts.hidden = !answer.facts?.length;
       facts.replaceChildren(...(answer.facts ?? []).map(([label, value]) =>
-        el("div", {}, el("dt", { text: label }), el("dd", { text: value }))));
+        el("div", {}, el("span", { class: "ipt-label", text: label }), el("span", { class: "ipt-value", text: value }))));
       problem.show(answer.problem);
     },
   };

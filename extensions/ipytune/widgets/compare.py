@@ -30,7 +30,7 @@ class ComparePanel(Panel):
     """See the module.
 
     endpoints: two to four.   prompt: shown in the field, not sent yet.   keys: by the endpoint's name, for those that
-    name none.   options: fields of every request; the same for all, else the comparison means nothing.
+    name none.   system: a system message before the prompt.   options: fields of every request; the same for all, else the comparison means nothing.
     """
 
     _esm = script("answers.js", "compare.js")
@@ -45,6 +45,7 @@ class ComparePanel(Panel):
         endpoints: Sequence[Endpoint],
         prompt: str = "",
         *,
+        system: str | None = None,
         keys: Mapping[str, SecretStr] | None = None,
         **options: Any,
     ) -> None:
@@ -53,6 +54,7 @@ class ComparePanel(Panel):
         super().__init__(prompt=prompt)
         self._lock = threading.RLock()
         self._endpoints = list(endpoints)
+        self._system: list[Message] = [{"role": "system", "content": system}] if system else []
         self._keys = dict(keys or {})
         self._options = options
         self._exchanges: list[Exchange] = []
@@ -97,7 +99,7 @@ class ComparePanel(Panel):
             words = self.prompt if prompt is None else prompt
             if not words.strip():
                 raise BadRequest("There is nothing to send.", "The prompt is empty.", "Type a question.")
-            messages: list[Message] = as_messages(words)
+            messages = [*self._system, *as_messages(words)]
             self._exchanges = [
                 Exchange(endpoint, messages, key=self._keys.get(endpoint.name), **self._options)
                 for endpoint in self._endpoints

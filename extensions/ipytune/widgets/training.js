@@ -1,7 +1,7 @@
 // The training panel: a header with the phase and two buttons, the loss curve, the numbers, the error if there is one.
 // All state is in the model's traits; a view only draws them.
 
-const W = 720, H = 250, LEFT = 54, RIGHT = 14, TOP = 12, BOTTOM = 34;
+const W = 720, H = 250, LEFT = 46, RIGHT = 22, TOP = 12, BOTTOM = 40;
 
 function niceTicks(low, high, count) {
   const span = high - low;
@@ -105,7 +105,9 @@ function chart(model) {
     }
     const values = [...points.map((p) => p[1]), ...evals.map((p) => p[1])];
     const first = points[0][0];
-    const last = Math.max(points.at(-1)[0], model.get("total_steps"), first + 1);
+    // The axis runs somewhat ahead of the run: to the end of a long one, the curve would be a stroke at the left.
+    const now = points.at(-1)[0];
+    const last = Math.max(Math.min(model.get("can_stop") ? model.get("total_steps") : now, now * 1.3 + 10), now, first + 1);
     const positive = values.filter((v) => v > 0);
     const useLog = log && positive.length > 0;
     const high = Math.max(...values, useLog ? 0 : 1e-9) * 1.04;
@@ -121,12 +123,12 @@ function chart(model) {
       grid.append(svg("line", { x1: LEFT, x2: W - RIGHT, y1: y(tick), y2: y(tick) }), label);
     }
     for (const tick of niceTicks(first, last, 6).filter(Number.isInteger)) {
-      const label = svg("text", { x: x(tick), y: H - 14, "text-anchor": "middle" });
+      const label = svg("text", { x: x(tick), y: H - 22, "text-anchor": "middle" });
       label.textContent = String(tick);
       grid.append(label);
     }
-    const name = svg("text", { x: LEFT, y: H - 1, class: "ipt-axis" });
-    name.textContent = "optimiser steps";
+    const name = svg("text", { x: (W + LEFT - RIGHT) / 2, y: H - 5, "text-anchor": "middle" });
+    name.textContent = "optimiser step";
     grid.append(name);
     const line = (field) => "M" + points.map((p) => `${x(p[0]).toFixed(1)} ${y(p[field]).toFixed(1)}`).join("L");
     raw.setAttribute("d", line(1));
@@ -161,7 +163,7 @@ function render({ model, el: host }) {
     el("span", { class: "ipt-key ipt-key-raw", text: "loss of each step" }));
   const evalKey = el("span", { class: "ipt-key ipt-key-eval", text: "held-out loss" });
   legend.append(evalKey, el("label", {}, logBox, "log scale"), plot.readout);
-  const facts = el("dl", { class: "ipt-facts" });
+  const facts = el("div", { class: "ipt-facts" });
   const problem = problemBox();
   const root = el("section", { class: "ipt-panel", "aria-label": "Fine-tuning" },
     el("header", {}, el("span", { class: "ipt-kind", text: "Fine-tuning" }), name, phase,
@@ -181,7 +183,7 @@ function render({ model, el: host }) {
     bar.firstChild.style.width = `${percent}%`;
     evalKey.hidden = !model.get("evals").length;
     facts.replaceChildren(...model.get("facts").map(([label, value]) =>
-      el("div", {}, el("dt", { text: label }), el("dd", { text: value }))));
+      el("div", {}, el("span", { class: "ipt-label", text: label }), el("span", { class: "ipt-value", text: value }))));
     problem.show(model.get("problem"));
     plot.draw();
   }

@@ -1,0 +1,152 @@
+"""JupyterLab as a user sees it: a server of its own, a notebook in it, headless Chromium before it.
+
+`take_panel_screenshots` makes the pictures of the panels for the documentation, from real runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import nbformat
+from playwright.sync_api import Locator, Page, sync_playwright
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+_ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+_START_SECONDS = 90.0
+
+
+def until(condition: Callable[[], bool], what: str, seconds: float = 60) -> None:
+    """Wait for a condition that no page event announces."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what} did not come about within {seconds:g} s")
+        time.sleep(0.05)
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A running JupyterLab; notebooks lie in `folder`."""
+
+    url: str
+    token: str
+    folder: Path
+
+    def write_notebook(self, name: str, cells: Sequence[str]) -> None:
+        made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
+        made.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        nbformat.write(made, self.folder / name)
+
+
+@contextmanager
+def lab_server(folder: Path, dark: bool = False, environment: dict[str, str] | None = None) -> Iterator[Lab]:
+    """JupyterLab on a free port of this machine, with its own settings; gone, with its kernels, at the end."""
+    private = Path(tempfile.mkdtemp(prefix="lab-"))
+    settings = private / "config" / "lab" / "user-settings" / "@jupyterlab"
+    (settings / "apputils-extension").mkdir(parents=True)
+    # Else a question about news lies over the notebook.
+    (settings / "apputils-extension" / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')
+    theme = {"theme": "JupyterLab Dark" if dark else "JupyterLab Light"}
+    (settings / "apputils-extension" / "themes.jupyterlab-settings").write_text(json.dumps(theme))
+    token = secrets.token_hex(16)
+    env = {
+        **os.environ,
+        "JUPYTER_CONFIG_DIR": str(private / "config"),
+        "JUPYTERLAB_SETTINGS_DIR": str(private / "config" / "lab" / "user-settings"),
+        "JUPYTER_DATA_DIR": str(private / "data"),
+        "JUPYTER_RUNTIME_DIR": str(private / "runtime"),
+        "IPYTHONDIR": str(private / "ipython"),
+        "JUPYTER_TOKEN": token,
+        **(environment or {}),
+    }
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", "--port=0"]
+    command += [f"--ServerApp.root_dir={folder}", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+    with (private / "log").open("wb") as log:
+        process = subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+    try:
+        yield Lab(url=_wait_for_lab(process, private, token), token=token, folder=folder)
+    finally:
+        process.send_signal(signal.SIGTERM)  # the server ends its kernels
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        shutil.rmtree(private, ignore_errors=True)
+
+
+def _wait_for_lab(process: subprocess.Popen[bytes], private: Path, token: str) -> str:
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            break
+        for record in (private / "runtime").glob("jpserver-*.json"):
+            url = json.loads(record.read_text())["url"]
+            try:
+                if httpx.get(f"{url}api/status?token={token}", trust_env=False).status_code == 200:
+                    return str(url)
+            except httpx.TransportError:
+                pass
+        time.sleep(0.1)
+    raise RuntimeError(f"JupyterLab did not start:\n{(private / 'log').read_text()[-2000:]}")
+
+
+@contextmanager
+def browser_page(width: int = 1280, height: int = 1000) -> Iterator[Page]:
+    """A page of headless Chromium; what its console reports as an error is printed."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=_ARGUMENTS)
+        page = browser.new_page(viewport={"width": width, "height": height}, device_scale_factor=2)
+        page.on("console", lambda message: print("console:", message.text) if message.type == "error" else None)
+        try:
+            yield page
+        finally:
+            browser.close()
+
+
+def open_notebook(page: Page, lab: Lab, name: str) -> None:
+    """Open it alone, without the file browser, and wait for its kernel."""
+    page.goto(f"{lab.url}doc/tree/{name}?token={lab.token}&reset")
+    page.wait_for_selector(".jp-Notebook", timeout=60_000)
+    page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']", timeout=90_000)
+
+
+def run_cell(page: Page, number: int, seconds: float = 60) -> None:
+    """Run one cell, counted from 0, as Shift+Enter in it does, and wait for its end.
+
+    JupyterLab forgets a cell that is run while the kernel is only just connecting, so one that is neither running nor
+    has run is asked again.
+    """
+    cell = page.locator(".jp-Notebook .jp-CodeCell").nth(number)
+    prompt = cell.locator(".jp-InputPrompt")
+    before = prompt.inner_text()
+
+    def has_run() -> bool:
+        now = prompt.inner_text()
+        if now == before or not now.strip("[]: "):
+            cell.locator(".cm-content").click()
+            cell.locator(".cm-focused").wait_for()
+            page.keyboard.press("Shift+Enter")
+            page.wait_for_timeout(300)  # let the prompt follow before it is read again
+            return False
+        return "*" not in now
+
+    until(has_run, f"the end of cell {number}", seconds)
+
+
+def panel(page: Page, label: str) -> Locator:
+    """The panel with this label (its aria-label)."""
+    return page.locator(f"section.ipt-panel[aria-label='{label}']")
