@@ -1,4 +1,4 @@
-"""A model that is real to every library and trains hundreds of steps a second: random weights, a word-level tokenizer."""
+"""A model that is real to every library and trains many steps a second: random weights, a word-level tokenizer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ _TEMPLATE = (
     "{% for message in messages %}<|im_start|> {{ message['role'] }} {{ message['content'] }} <|im_end|> {% endfor %}"
     "{% if add_generation_prompt %}<|im_start|> assistant {% endif %}"
 )
-_WORDS = "one two three four five six seven eight nodes hours user assistant system".split()
+_NUMBERS = ["one", "two", "three", "four", "five", "six", "seven", "eight"]
+_WORDS = [*_NUMBERS, "nodes", "hours", "user", "assistant", "system"]
 
 
 def write_tiny_model(directory: Path) -> Path:
@@ -22,7 +23,11 @@ def write_tiny_model(directory: Path) -> Path:
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<pad>", unk_token="<unk>", bos_token="<|im_start|>"
+        tokenizer_object=tokenizer,
+        eos_token="<|im_end|>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        bos_token="<|im_start|>",
     )
     fast.chat_template = _TEMPLATE
     fast.save_pretrained(directory)
@@ -44,11 +49,15 @@ def write_tiny_model(directory: Path) -> Path:
 
 def write_tiny_data(file: Path) -> Path:
     """Conversations that such a model can learn: the number comes back."""
-    numbers = _WORDS[:8]
     rows = [
-        {"messages": [{"role": "user", "content": f"{a} nodes {b}"}, {"role": "assistant", "content": f"{b} hours {a}"}]}
-        for a in numbers
-        for b in numbers
+        {
+            "messages": [
+                {"role": "user", "content": f"{a} nodes {b}"},
+                {"role": "assistant", "content": f"{b} hours {a}"},
+            ]
+        }
+        for a in _NUMBERS
+        for b in _NUMBERS
     ]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return file

@@ -29,8 +29,9 @@ _SHARED = "One server wrote these answers at the same time: each would be quicke
 class ComparePanel(Panel):
     """See the module.
 
-    endpoints: two to four.   prompt: shown in the field, not sent yet.   keys: by the endpoint's name, for those that
-    name none.   system: a system message before the prompt.   options: fields of every request; the same for all, else the comparison means nothing.
+    endpoints: two to four.   prompt: shown in the field, not sent yet.   system: a system message before the prompt.
+    keys: by the endpoint's name, for those that name none.   options: fields of every request; the same for all, else
+    the comparison means nothing.
     """
 
     _esm = script("answers.js", "compare.js")

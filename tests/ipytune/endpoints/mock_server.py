@@ -46,8 +46,8 @@ def stream(*steps: Step, content_type: str = "text/event-stream") -> list[Step]:
 def reply(status: int, body: Any, headers: str = "") -> list[Step]:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     kind = "text/html" if isinstance(body, bytes) else "application/json"
-    head = f"HTTP/1.1 {status} X\r\nContent-Type: {kind}\r\nContent-Length: {len(raw)}\r\n{headers}Connection: close\r\n\r\n"
-    return [head.encode() + raw]
+    head = f"HTTP/1.1 {status} X\r\nContent-Type: {kind}\r\nContent-Length: {len(raw)}\r\n{headers}"
+    return [head.encode() + b"Connection: close\r\n\r\n" + raw]
 
 
 def words(text: str, gate: threading.Event | None = None) -> list[Step]:

@@ -48,11 +48,11 @@ json_values = st.recursive(
 )
 
 
-@given(st.fixed_dictionaries({}, optional={name: json_values for name in ("choices", "usage", "error")}))
+@given(st.fixed_dictionaries({}, optional=dict.fromkeys(("choices", "usage", "error"), json_values)))
 def test_odd_types_never_break_the_reader(body: dict[str, object]) -> None:
     assert isinstance(read_chunk(json.dumps(body)), Chunk)
 
 
-@given(st.fixed_dictionaries({}, optional={n: json_values for n in ("delta", "finish_reason", "index")}))
+@given(st.fixed_dictionaries({}, optional=dict.fromkeys(("delta", "finish_reason", "index"), json_values)))
 def test_odd_choices_never_break_the_reader(choice: dict[str, object]) -> None:
     assert isinstance(read_chunk(json.dumps({"choices": [choice]})), Chunk)

@@ -245,9 +245,7 @@ async def test_leaving_the_loop_early_closes_the_connection(client: Client, endp
     assert await asyncio.to_thread(mock.client_left.wait, 5)
 
 
-async def test_a_missing_key_is_named_before_anything_is_sent(
-    client: Client, endpoint: Endpoint, mock: Mock
-) -> None:
+async def test_a_missing_key_is_named_before_anything_is_sent(client: Client, endpoint: Endpoint, mock: Mock) -> None:
     with pytest.raises(KeyMissing, match="OBERALP_NO_SUCH_KEY"):
         await client.ask(endpoint.model_copy(update={"key_env": "OBERALP_NO_SUCH_KEY"}), USER)
     assert mock.requests == []
