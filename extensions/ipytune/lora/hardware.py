@@ -25,10 +25,11 @@ def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
 
 
 def choose_dtype(wanted: Literal["auto", "float32", "bfloat16"], device: torch.device) -> torch.dtype:
-    """Of the frozen base. On a CPU bfloat16 pays only where matrix units (AMX) compute in it."""
+    """Of the frozen base. On a CPU bfloat16 pays only where matrix units (AMX) compute in it: there three times as
+    fast as float32, elsewhere slower, AVX512-BF16 included."""
     if wanted != "auto":
         return torch.float32 if wanted == "float32" else torch.bfloat16
-    return torch.bfloat16 if device.type == "cuda" else torch.float32
+    return torch.bfloat16 if device.type == "cuda" or _has_matrix_units() else torch.float32
 
 
 def usable_cpus() -> int:
@@ -39,6 +40,11 @@ def usable_cpus() -> int:
     except (OSError, ValueError):
         return cores
     return cores if quota == "max" else max(1, min(cores, math.ceil(int(quota) / int(period))))
+
+
+def _has_matrix_units() -> bool:
+    probe = getattr(torch.cpu, "_is_amx_tile_supported", None)  # no public name in torch 2.13
+    return bool(probe and probe())
 
 
 def peak_memory_bytes(device: torch.device) -> int:

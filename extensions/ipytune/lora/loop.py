@@ -18,6 +18,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import torch
+from transformers.utils.logging import disable_progress_bar
 
 from ipytune import models
 from ipytune.data.findings import DatasetError, Finding
@@ -49,6 +50,7 @@ def train(
     """Trains to the end, or until `wants_end` names a reason. Raises ModelNotFound, TemplateError, DatasetError
     (conversations over max_length) before training, FloatingPointError when the loss is no longer a number."""
     launched = time.monotonic()
+    disable_progress_bar()  # the log is read by people when something fails
     torch.set_num_threads(config.threads or usable_cpus())
     torch.set_float32_matmul_precision("high")
     device = choose_device(config.device)

@@ -18,6 +18,7 @@ import traceback
 from collections.abc import Sequence
 from types import FrameType
 
+from ipytune import openmp
 from ipytune.data.findings import DatasetError
 from ipytune.data.template import TemplateError
 from ipytune.data.validate import load
@@ -80,6 +81,7 @@ def run(directory: RunDirectory, recorder: Recorder, interrupt: Interrupt) -> No
         recorder.event("warning", text=str(warning))
 
     recorder.phase(Phase.LOADING_MODEL)
+    openmp.sleep_when_idle()
     from ipytune.lora.loop import train  # imports torch: seconds
 
     train(config, dataset, directory, recorder, lambda: interrupt.reason)

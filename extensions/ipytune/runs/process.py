@@ -17,6 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from ipytune import openmp
 from ipytune.lora.config import RunConfig
 from ipytune.runs.directory import STOP, Process, RunDirectory
 from ipytune.runs.status import Phase, Status
@@ -91,6 +92,8 @@ class Run:
     def _launch(cls, directory: RunDirectory) -> Run:
         directory.process.unlink(missing_ok=True)
         directory.write_status(Status(phase=Phase.IDLE, host=socket.gethostname()))
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        openmp.sleep_when_idle(environment)
         with directory.log.open("ab") as log:
             child = subprocess.Popen(
                 [sys.executable, "-m", "ipytune.lora.train", str(directory.path)],
@@ -98,7 +101,7 @@ class Run:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                env=environment,
             )
         directory.write_process(identify(child.pid))
         return cls(directory, child)

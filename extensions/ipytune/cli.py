@@ -1,0 +1,154 @@
+"""`ipytune`: train and evaluate from a terminal or a job script; `serve` and `chat` come from the endpoints.
+
+Nothing here imports torch at the top: `ipytune --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ipytune.data.findings import DatasetError
+from ipytune.endpoints.commands import app as endpoints_app
+from ipytune.lora.config import ConfigError, RunConfig
+from ipytune.models import SMOLLM2, ModelNotFound
+from ipytune.runs import Phase, Run, RunFailed, Status
+
+app = typer.Typer(
+    help="Fine-tune language models with LoRA, and test them.", no_args_is_help=True, add_completion=False
+)
+app.registered_commands.extend(endpoints_app.registered_commands)
+console = Console()
+
+WORDS = {
+    Phase.IDLE: "starting",
+    Phase.LOADING_MODEL: "loading model",
+    Phase.LOADING_DATASET: "reading data",
+    Phase.CONFIGURING: "preparing",
+    Phase.TRAINING: "training",
+    Phase.FINALIZING: "writing adapter",
+    Phase.COMPLETED: "completed",
+    Phase.STOPPED: "stopped",
+    Phase.ERROR: "failed",
+}
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="YAML file; `first-task` is the task that comes with ipytune.")],
+    run_dir: Annotated[Path, typer.Option(help="Directory of the run: status, checkpoints, adapter, report.")],
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in this directory.")] = False,
+) -> None:
+    """Train an adapter. Ctrl-C stops after the current step and keeps what was learned."""
+    try:
+        settings = RunConfig.first_task() if str(config) == "first-task" else RunConfig.from_yaml(config)
+        run = Run.start(settings, run_dir, resume=resume)
+        report = _follow(run)
+    except (ConfigError, FileNotFoundError, ValueError) as error:
+        _fail(str(error))
+    except RunFailed as failure:
+        _fail(f"{failure.what}: {failure.why}\nThe whole log: {run.path / 'train.log'}")
+    _conclude(run, report)
+
+
+@app.command()
+def evaluate(
+    data: Annotated[Path | None, typer.Option(help="JSON lines with the expected answers; default: the run's.")] = None,
+    run_dir: Annotated[Path | None, typer.Option(help="Evaluate the adapter of this run.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help=f"Model directory or name. Default: the run's, or {SMOLLM2}.")
+    ] = None,
+    adapter: Annotated[Path | None, typer.Option(help="Directory of an adapter.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many of the questions, always the same.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Write the answers there, as JSON.")] = None,
+) -> None:
+    """Exact match: how many answers are the expected ones, to the letter."""
+    from ipytune.evaluate.exact import exact_match
+
+    try:
+        if run_dir is not None:
+            run = Run.open(run_dir)
+            model, adapter, data = model or run.config.model, adapter or run.adapter, data or run.config.eval_file
+        if data is None:
+            _fail("Nothing to evaluate on. Name a file with --data, or a run that has an eval_file with --run-dir.")
+        with console.status("loading model") as status:
+            result = exact_match(
+                data, model or SMOLLM2, adapter, limit, on_progress=lambda n: status.update(f"{n} answered")
+            )
+    except (ConfigError, DatasetError, FileNotFoundError, ModelNotFound) as error:
+        _fail(str(error))
+    console.print(str(result), highlight=False)
+    for mistake in result.mistakes[:3]:
+        console.print(f"\n[dim]asked[/dim]    {mistake.question}", highlight=False)
+        console.print(
+            f"[dim]expected[/dim] {mistake.expected!r}\n[dim]given[/dim]    {mistake.given!r}", highlight=False
+        )
+    if output is not None:
+        answers = [vars(answer) | {"right": answer.right} for answer in result.answers]
+        output.write_text(json.dumps({"exact_match": result.share, "n": result.n, "answers": answers}, indent=1))
+
+
+def _follow(run: Run) -> dict[str, object]:
+    """Shows the run until it ends. The first Ctrl-C asks it to stop, the second leaves it to itself."""
+    columns = (
+        TextColumn("{task.description:<15}"),
+        BarColumn(bar_width=None),
+        TextColumn("{task.fields[numbers]}"),
+        TimeRemainingColumn(compact=True),
+    )
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("starting", total=None, numbers="")
+
+        def show(status: Status) -> None:
+            if not console.is_terminal and status.phase is not seen.get("phase"):
+                console.print(WORDS[status.phase])  # a job's log gets a line a phase, no bar
+            seen["phase"] = status.phase
+            progress.update(
+                task,
+                description=WORDS[status.phase],
+                completed=status.step,
+                total=status.total_steps,
+                numbers=_numbers(status),
+            )
+
+        seen: dict[str, Phase] = {}
+        try:
+            return run.wait(on_status=show)
+        except KeyboardInterrupt:
+            progress.console.print(
+                "Stopping after this step; what was learned is kept. Ctrl-C again to leave it alone."
+            )
+            return run.wait(on_status=show)
+
+
+def _numbers(status: Status) -> str:
+    shown = [f"{status.step}/{status.total_steps}" if status.total_steps else ""]
+    if status.loss is not None:
+        shown.append(f"loss {status.loss:.3f}")
+    if status.tokens_per_second is not None:
+        shown.append(f"{status.tokens_per_second:.0f} tok/s")
+    return "  ".join(shown)
+
+
+def _conclude(run: Run, report: dict[str, object]) -> None:
+    losses = ", ".join(
+        f"{name} {report[key]:.3f}"
+        for name, key in (("loss", "loss"), ("held-out loss", "eval_loss"))
+        if report[key] is not None
+    )
+    console.print(
+        f"{run.status().phase} at step {report['step']} of {report['total_steps']} "
+        f"after {report['training_seconds']:.0f} s" + (f": {losses}" if losses else ""),
+        highlight=False,
+    )
+    console.print(f"adapter: {run.adapter}", highlight=False, soft_wrap=True)
+
+
+def _fail(message: str) -> NoReturn:
+    Console(stderr=True).print(f"[red]ipytune:[/red] {message}", highlight=False, soft_wrap=True)
+    raise typer.Exit(1)
