@@ -150,3 +150,47 @@ def run_cell(page: Page, number: int, seconds: float = 60) -> None:
 def panel(page: Page, label: str) -> Locator:
     """The panel with this label (its aria-label)."""
     return page.locator(f"section.ipt-panel[aria-label='{label}']")
+
+
+_PICTURED = [
+    "from ipytune.endpoints.serve import serve\n"
+    "from ipytune.evaluate.exact import load_examples\n"
+    "from ipytune.lora.config import RunConfig\n"
+    "from ipytune.widgets import ComparePanel, TrainingPanel\n"
+    "config = RunConfig.first_task(smoke=SMOKE)\n"
+    "system = load_examples(config.train_file)[0].messages[0].content",
+    'panel = TrainingPanel(config, "slurm-headers")\npanel',
+    "report = panel.run()",
+    'server = serve("smollm2-135m-instruct", run=panel.training)',
+    "sides = ComparePanel(server.endpoints, system=system, temperature=0, max_tokens=64)\nsides",
+    'views = sides.ask("two nodes, four GPUs each, three hours, partition normal")',
+    "server.stop()",
+]
+
+
+def take_panel_screenshots(out_dir: Path, smoke: bool = False) -> list[Path]:
+    """training-panel.png in the middle of a real run, endpoint-panel.png with the answers of base and tuned model.
+
+    About five minutes on two cores; smoke trains shorter, and its tuned answer may be wrong. Needs chromium.
+    """
+    out_dir.mkdir(parents=True, exist_ok=True)
+    pictures = [out_dir / "training-panel.png", out_dir / "endpoint-panel.png"]
+    folder = Path(tempfile.mkdtemp(prefix="panels-"))
+    try:
+        with lab_server(folder) as lab, browser_page(width=1060) as page:
+            lab.write_notebook("panels.ipynb", [_PICTURED[0].replace("SMOKE", str(smoke)), *_PICTURED[1:]])
+            open_notebook(page, lab, "panels.ipynb")
+            run_cell(page, 0)
+            run_cell(page, 1)
+            training = panel(page, "Fine-tuning")
+            training.get_by_role("button", name="Start").click()
+            page.wait_for_function("parseInt(document.querySelector('.ipt-bar').ariaValueNow) >= 60", timeout=600_000)
+            training.screenshot(path=pictures[0])
+            run_cell(page, 2, seconds=900)
+            for number in (3, 4, 5):
+                run_cell(page, number, seconds=300)
+            panel(page, "Answers side by side").screenshot(path=pictures[1])
+            run_cell(page, 6)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return pictures

@@ -203,10 +203,13 @@ class Client:
     async def models(self, endpoint: Endpoint, key: SecretStr | None = None) -> tuple[str, ...]:
         """The names of the models that the server lists. Raises EndpointError."""
         key = key or endpoint.read_key()
+        url = f"{endpoint.api_root}/models"
         try:
-            response = await self._http.get(
-                f"{endpoint.api_root}/models", auth=_auth(key), timeout=self.timeouts.connect
-            )
+            try:
+                response = await self._http.get(url, auth=_auth(key), timeout=self.timeouts.connect)
+            except (httpx.RemoteProtocolError, httpx.ReadError):
+                # A kept connection that the server had closed meanwhile, as some do after a 500.
+                response = await self._http.get(url, auth=_auth(key), timeout=self.timeouts.connect)
         except httpx.HTTPError as error:
             raise _unreachable(endpoint, error) from None
         if response.status_code != 200:

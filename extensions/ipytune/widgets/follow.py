@@ -69,6 +69,8 @@ class Follower:
                 remedy="Mend the cause, then press Continue to go on from the last checkpoint, or start a new run.",
                 log=self.run.log_tail(40),
             )
+        if status.phase.final and status.eval_loss is not None and (status.step, status.eval_loss) not in self._evals:
+            self._evals.append((status.step, status.eval_loss))  # the last one is in the status only
         if events:
             self._points = tuple(thinned(smoothed(self._steps, self._losses)))
         return Snapshot(status=status, points=self._points, evals=tuple(self._evals), problem=problem)
@@ -109,7 +111,7 @@ def shown_facts(status: Status) -> list[tuple[str, str]]:
 
 def line(status: Status) -> str:
     """One line of progress, for logs: what papermill and a terminal print."""
-    if status.phase is not Phase.TRAINING:
+    if status.phase is not Phase.TRAINING or status.step == 0:
         return phase_words(status.phase)
     of = f"/{status.total_steps}" if status.total_steps else ""
     left = f" · {seconds(status.estimatedRemainingSeconds)} left" if status.estimatedRemainingSeconds else ""
