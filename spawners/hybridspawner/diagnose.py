@@ -267,6 +267,27 @@ def with_log(failure: StartFailed, log: str) -> StartFailed:
     return StartFailed(failure.what, why, remedy, log, failure.reason)
 
 
+_POD_EVENTS = {
+    "Scheduled": ("A node was found for the pod", 20),
+    "FailedScheduling": ("No node can take the pod yet; it waits", 20),
+    "Pulling": ("The node is fetching the image; a large one takes minutes", 30),
+    "Pulled": ("The image is on the node", 50),
+    "Started": ("The container was started", 70),
+    "FailedMount": ("A volume is not there yet; Kubernetes tries again", 30),
+    "FailedAttachVolume": ("A volume cannot be attached yet; Kubernetes tries again", 30),
+    "BackOff": ("Kubernetes waits before it tries again", None),
+    "Failed": ("Something failed; Kubernetes tries again", None),
+}
+
+
+def pod_event_words(reason: str, words: str) -> tuple[str, int | None, str] | None:
+    """(message, percent, detail) for an event of a pod; None for one that tells a user nothing."""
+    if reason not in _POD_EVENTS:
+        return None
+    message, percent = _POD_EVENTS[reason]
+    return message, percent, words
+
+
 def unschedulable(pod: dict[str, Any]) -> str | None:
     """The scheduler's words for a pod that no node can take now, or None."""
     for condition in (pod.get("status") or {}).get("conditions") or []:

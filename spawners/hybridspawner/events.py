@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from html import escape
@@ -11,15 +12,16 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Event:
-    """One step. `percent` of the way (0-100; None leaves the bar), `message` for people, `detail` folded under it."""
+    """One step. `percent` of the way (0-100; None leaves the bar), `message` for people, `detail` under it, `at` seconds."""
 
     message: str
     percent: int | None = None
     detail: str = ""
+    at: float = 0.0
 
     def as_progress(self) -> dict[str, Any]:
         """The form in which JupyterHub's progress stream carries it; everything escaped."""
-        event: dict[str, Any] = {"message": self.message}
+        event: dict[str, Any] = {"message": self.message, "at": round(self.at, 1)}
         if self.percent is not None:
             event["progress"] = self.percent
         if self.detail:
@@ -34,6 +36,7 @@ class EventLog:
         self.events: list[Event] = []
         self._closed = False
         self._percent = 0
+        self._began = time.monotonic()
         self._changed = asyncio.Event()  # replaced at each change: whoever waited on the old one wakes up
 
     def append(self, message: str, percent: int | None = None, detail: str = "") -> None:
@@ -42,7 +45,7 @@ class EventLog:
             self._percent = percent = max(percent, self._percent)
         if self._closed or (self.events and (self.events[-1].message, self.events[-1].detail) == (message, detail)):
             return
-        self.events.append(Event(message, percent, detail))
+        self.events.append(Event(message, percent, detail, time.monotonic() - self._began))
         self._wake()
 
     def close(self) -> None:

@@ -57,13 +57,13 @@ def place(
     chosen = possible[0]
     others = [o for o in offers if o is not chosen]
     if len(offers) == 1:
-        reason = f"{chosen.title}: {chosen.words}; it is the only target for this choice"
+        reason = f"{chosen.title} ({chosen.words}); it is the only target for this choice"
     elif now:
         passed = [o for o in offers[: offers.index(chosen)]]
         because = _listed(tuple(passed)) if passed else "it comes first at this site"
-        reason = f"{chosen.title}: {chosen.words}; {because}"
+        reason = f"{chosen.title} ({chosen.words}); {because}"
     else:
-        reason = f"{chosen.title}: {chosen.words}; nothing can start it at once ({_listed(tuple(others))})"
+        reason = f"{chosen.title} ({chosen.words}); nothing can start it at once. {_listed(tuple(others))}"
     return Placement(chosen.target, reason, offers)
 
 

@@ -44,7 +44,7 @@ class Refused(SpawnException):
 
     def __init__(self, message: str, *, reason: str, status_code: int, evidence: str = "") -> None:
         super().__init__(message, reason=reason, status_code=status_code)
-        self.jupyterhub_message = message
+        self.jupyterhub_message = f"{message}\n\n{evidence}" if evidence else message
         folded = f"<details><summary>Details</summary><pre>{escape(evidence)}</pre></details>" if evidence else ""
         self.jupyterhub_html_message = escape(message) + folded
 

@@ -52,13 +52,18 @@ class User:
     def events(self, server: str = "") -> Iterator[dict[str, Any]]:
         """The progress of a start, to its end."""
         path = f"/hub/api/users/{self.name}/servers/{server}/progress" if server else f"/hub/api/users/{self.name}/server/progress"
-        with self.api.stream("GET", path, timeout=httpx.Timeout(300)) as stream:
-            for line in stream.iter_lines():
-                if line.startswith("data:"):
-                    event = json.loads(line[5:])
-                    yield event
-                    if event.get("ready") or event.get("failed"):
-                        return
+        deadline = time.monotonic() + 60
+        while True:
+            with self.api.stream("GET", path, timeout=httpx.Timeout(300)) as stream:
+                for line in stream.iter_lines():
+                    if line.startswith("data:"):
+                        event = json.loads(line[5:])
+                        yield event
+                        if event.get("ready") or event.get("failed"):
+                            return
+                # the hub refuses the stream while it cleans up after a failed start
+                assert stream.status_code == 400 and time.monotonic() < deadline, f"no end: {stream.status_code}"
+            time.sleep(0.3)
 
     def start(self, options: dict[str, Any], server: str = "") -> list[dict[str, Any]]:
         """Start a session and wait for it; its events. AssertionError with them if it fails."""

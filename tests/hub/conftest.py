@@ -7,7 +7,7 @@ import pytest
 from tests.clusters.kubernetes import KubernetesCluster
 from tests.clusters.slurm import SlurmCluster
 from tests.hub.process import Hub
-from tests.hub.sites import test_site
+from tests.hub.sites import clusters_site
 
 
 def _or_none(request: pytest.FixtureRequest, fixture: str) -> object | None:
@@ -25,7 +25,7 @@ def hub(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     assert slurm is None or isinstance(slurm, SlurmCluster)
     assert kubernetes is None or isinstance(kubernetes, KubernetesCluster)
     directory = tmp_path_factory.mktemp("hub")
-    site = test_site(kubernetes, slurm is not None)
+    site = clusters_site(kubernetes, slurm is not None)
     for target in site["targets"]:
         if target["name"] == "slurm":
             target["home"] = str(directory / "slurm-home" / "{username}")

@@ -9,7 +9,7 @@ from tests.clusters.kubernetes import HOST_IMAGE, KubernetesCluster, host_volume
 from tests.hub.process import ROOT
 
 
-def test_site(kubernetes: KubernetesCluster | None = None, slurm: bool = False) -> dict[str, Any]:
+def clusters_site(kubernetes: KubernetesCluster | None = None, slurm: bool = False) -> dict[str, Any]:
     """The test site with the targets that are there. Pods run this machine's own Python in an empty image."""
     site: dict[str, Any] = yaml.safe_load((ROOT / "sites" / "test.yaml").read_text())
     present = {"local": True, "slurm": slurm, "kubernetes": kubernetes is not None}

@@ -15,12 +15,12 @@ from tests.clusters.slurm import SlurmCluster
 from tests.clusters.slurm.processes import wait_for
 from tests.hub.client import User
 from tests.hub.process import Hub
-from tests.hub.sites import test_site
+from tests.hub.sites import clusters_site
 from tests.hub.test_sessions import jobs
 
 
 def slurm_site(directory: Path) -> dict[str, Any]:
-    site = test_site(None, slurm=True)
+    site = clusters_site(None, slurm=True)
     for target in site["targets"]:
         if target["name"] == "slurm":
             target["home"] = str(directory / "home" / "{username}")
@@ -80,7 +80,7 @@ def test_what_sbatch_refuses_is_told_in_plain_words(hub: Hub, slurm_cluster: Slu
 
 @pytest.mark.kubernetes
 def test_a_pod_that_cannot_run_ends_the_start_with_its_reason(kubernetes_cluster: KubernetesCluster, tmp_path: Path) -> None:
-    site = test_site(kubernetes_cluster)
+    site = clusters_site(kubernetes_cluster)
     working = site["environments"][0]["targets"]["kubernetes"]
     crash = copy.deepcopy(working)
     crash["traits"]["cmd"] = ["/bin/bash", "-c", "echo No module named jupyterhub; exit 1"]

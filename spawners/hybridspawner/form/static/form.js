@@ -45,7 +45,9 @@
     }
     let answer, status = 0;
     try {
-      const response = await fetch(`${root.dataset.offersUrl}?${query}`, { headers: { Accept: "application/json" } });
+      const response = await fetch(`${root.dataset.offersUrl}?${query}`, {
+        headers: { Accept: "application/json", "X-XSRFToken": (window.jhdata || {}).xsrf_token || "" },
+      });
       status = response.status;
       answer = await response.json();
     } catch (error) {

@@ -89,16 +89,19 @@ class KubernetesSessionSpawner(KubeSpawner):
         return str(text or "").strip()
 
     async def _tell_events(self) -> None:
-        """Pod events in the progress log; an unschedulable pod in plain words."""
-        async for event in self.progress():
-            raw = event.get("raw_event")
-            if raw is None:
-                continue
-            words = diagnose.unschedulable(self._pod() or {})
-            if raw.get("reason") == "FailedScheduling" and words:
-                self._say("No node can take the pod yet; it waits", 20, words)
-            else:
-                self._say(str(raw.get("message", "")), 20 + int(event.get("progress", 0) * 0.5))
+        """Events of this pod, in plain words; those of an earlier pod of the same name are left out."""
+        await self._start_watching_events()
+        earlier = {event["involvedObject"].get("uid") for event in self.event_reflector.events}
+        told: set[str] = set()
+        while True:
+            for event in self.event_reflector.events:
+                about, uid = event["involvedObject"], event["metadata"]["uid"]
+                if about["name"] == self.pod_name and about.get("uid") not in earlier and uid not in told:
+                    told.add(uid)
+                    words = diagnose.pod_event_words(str(event.get("reason")), str(event.get("message")))
+                    if words is not None:
+                        self._say(*words)
+            await asyncio.sleep(0.5)
 
     async def stop_session(self, now: bool) -> bool:
         await self.stop(now)
