@@ -5,6 +5,7 @@ Nothing here imports torch at the top: `ipytune --help` answers at once.
 
 from __future__ import annotations
 
+import difflib
 import json
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -12,9 +13,11 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from ipytune.data.findings import DatasetError
 from ipytune.endpoints.commands import app as endpoints_app
+from ipytune.evaluate.exact import Answer, exact_match
 from ipytune.lora.config import ConfigError, RunConfig
 from ipytune.models import SMOLLM2, ModelNotFound
 from ipytune.runs import Phase, Run, RunFailed, Status
@@ -24,6 +27,8 @@ app = typer.Typer(
 )
 app.registered_commands.extend(endpoints_app.registered_commands)
 console = Console()
+
+SHOWN_MISTAKES = 3
 
 WORDS = {
     Phase.IDLE: "starting",
@@ -68,8 +73,6 @@ def evaluate(
     output: Annotated[Path | None, typer.Option(help="Write the answers there, as JSON.")] = None,
 ) -> None:
     """Exact match: how many answers are the expected ones, to the letter."""
-    from ipytune.evaluate.exact import exact_match
-
     try:
         if run_dir is not None:
             run = Run.open(run_dir)
@@ -82,12 +85,9 @@ def evaluate(
             )
     except (ConfigError, DatasetError, FileNotFoundError, ModelNotFound) as error:
         _fail(str(error))
-    console.print(str(result), highlight=False)
-    for mistake in result.mistakes[:3]:
-        console.print(f"\n[dim]asked[/dim]    {mistake.question}", highlight=False)
-        console.print(
-            f"[dim]expected[/dim] {mistake.expected!r}\n[dim]given[/dim]    {mistake.given!r}", highlight=False
-        )
+    console.print(Text(str(result)), soft_wrap=True)
+    for mistake in result.mistakes[:SHOWN_MISTAKES]:
+        console.print(_difference(mistake))
     if output is not None:
         answers = [vars(answer) | {"right": answer.right} for answer in result.answers]
         output.write_text(json.dumps({"exact_match": result.share, "n": result.n, "answers": answers}, indent=1))
@@ -149,6 +149,18 @@ def _conclude(run: Run, report: dict[str, object]) -> None:
     console.print(f"adapter: {run.adapter}", highlight=False, soft_wrap=True)
 
 
+def _difference(mistake: Answer) -> Text:
+    """A wrong answer as the lines that differ from the expected one."""
+    lines = difflib.ndiff(mistake.expected.splitlines(), mistake.given.splitlines())
+    styles = {"- ": ("green", "expected "), "+ ": ("red", "given    ")}
+    text = Text(f"\n{mistake.question}")
+    for line in lines:
+        if line[:2] in styles:
+            style, word = styles[line[:2]]
+            text.append(f"\n  {word}{line[2:]}", style=style)
+    return text
+
+
 def _fail(message: str) -> NoReturn:
-    Console(stderr=True).print(f"[red]ipytune:[/red] {message}", highlight=False, soft_wrap=True)
+    Console(stderr=True).print(Text("ipytune: ", style="red").append(message, style="default"), soft_wrap=True)
     raise typer.Exit(1)

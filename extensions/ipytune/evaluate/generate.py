@@ -16,6 +16,7 @@ import torch
 from ipytune import models
 from ipytune.data.template import prompt_ids
 from ipytune.lora.hardware import choose_device, choose_dtype, usable_cpus
+from ipytune.lora.quiet import quiet_libraries
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Generator:
             raise FileNotFoundError(
                 f"{adapter} holds no adapter (no adapter_config.json). Wait until the run has completed or was stopped."
             )
+        quiet_libraries()
         torch.set_num_threads(usable_cpus())
         device = choose_device("auto")
         source = models.resolve(model)

@@ -18,7 +18,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import torch
-from transformers.utils.logging import disable_progress_bar
 
 from ipytune import models
 from ipytune.data.findings import DatasetError, Finding
@@ -30,6 +29,7 @@ from ipytune.lora import checkpoint
 from ipytune.lora.config import RunConfig
 from ipytune.lora.hardware import choose_device, choose_dtype, describe, peak_memory_bytes, usable_cpus
 from ipytune.lora.model import Trainable, load_base, load_tokenizer, with_adapter
+from ipytune.lora.quiet import quiet_libraries
 from ipytune.lora.schedule import learning_rate, total_steps
 from ipytune.runs.directory import CHECKPOINT_NOW, RunDirectory
 from ipytune.runs.process import versions
@@ -50,7 +50,7 @@ def train(
     """Trains to the end, or until `wants_end` names a reason. Raises ModelNotFound, TemplateError, DatasetError
     (conversations over max_length) before training, FloatingPointError when the loss is no longer a number."""
     launched = time.monotonic()
-    disable_progress_bar()  # the log is read by people when something fails
+    quiet_libraries()
     torch.set_num_threads(config.threads or usable_cpus())
     torch.set_float32_matmul_precision("high")
     device = choose_device(config.device)
