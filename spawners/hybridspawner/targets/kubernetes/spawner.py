@@ -43,7 +43,7 @@ class KubernetesSessionSpawner(KubeSpawner):
             return await starting
         except ApiException as error:
             raise self._refused(error) from None
-        except TimeoutError:
+        except asyncio.TimeoutError:
             words = diagnose.unschedulable(self._pod() or {})
             why = "No node could take it." if words else "It was not running in time."
             what = "The pod did not start in time and was taken back."

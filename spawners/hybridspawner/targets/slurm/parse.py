@@ -11,7 +11,7 @@ from .client import JobReading
 SQUEUE_FORMAT = "%i|%T|%B|%S|%r"
 SINFO_FIELDS = "NodeList:128,StateLong:32,CPUsState:64,Memory:32,AllocMem:32,PartitionName:128,Gres:512,GresUsed:512"
 _WIDTHS = [int(field.split(":")[1]) for field in SINFO_FIELDS.split(",")]
-_GRES = re.compile(r"(?P<name>\w+)(?::(?P<type>[A-Za-z][\w.-]*))?:(?P<count>\d+)(?:\(|$)", re.ASCII)
+_GRES = re.compile(r"(?<![\w.-])(?P<name>\w+)(?::(?P<type>[A-Za-z][\w.-]*))?:(?P<count>\d+)(?=[(,]|$)", re.ASCII)
 _OUT_OF_SERVICE = ("down", "drain", "fail", "maint", "reserved", "unknown", "power", "reboot", "future", "perfctrs")
 
 
