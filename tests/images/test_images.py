@@ -18,7 +18,7 @@ pytestmark = pytest.mark.images
 TREE = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).parent
 LOCKS = {"hub": ["hub.txt"], "singleuser": ["session.txt", "torch.txt"]}
-LEFTOVERS = ("/src", "/root/.cache", "/root/.npm", "/var/cache/apt/pkgcache.bin")
+LEFTOVERS = ("/src", "~root/.cache", "~root/.npm", "/var/cache/apt/pkgcache.bin")
 
 
 def tag(name: str) -> str:
