@@ -8,6 +8,8 @@ import yaml
 from tests.clusters.kubernetes import HOST_IMAGE, KubernetesCluster, host_volumes
 from tests.hub.process import ROOT
 
+SESSION_IMAGE = "localhost/oberalp/singleuser:dev"  # as images/build names it
+
 
 def clusters_site(kubernetes: KubernetesCluster | None = None, slurm: bool = False) -> dict[str, Any]:
     """The test site with the targets that are there. Pods run this machine's own Python in an empty image."""
@@ -40,4 +42,11 @@ def clusters_site(kubernetes: KubernetesCluster | None = None, slurm: bool = Fal
                 "environment": {"HOME": "/home/session", "PATH": "/usr/local/bin:/usr/bin:/bin"},
             },
         }
+        site["environments"].append(
+            {
+                "name": "image",
+                "title": "The single-user image",
+                "targets": {"kubernetes": {"image": SESSION_IMAGE, "traits": {"image_pull_policy": "Never"}}},
+            }
+        )
     return site

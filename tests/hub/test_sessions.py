@@ -5,10 +5,12 @@ import json
 import pytest
 
 from tests.clusters.kubernetes import KubernetesCluster, pod_manifest
+from tests.clusters.requirement import unavailable
 from tests.clusters.slurm import SlurmCluster
 from tests.clusters.slurm.processes import wait_for
 from tests.hub.client import User
-from tests.hub.process import Hub
+from tests.hub.process import ROOT, Hub
+from tests.hub.sites import SESSION_IMAGE
 
 CELL = "import json, os; print(json.dumps({k: os.environ.get(k) for k in ('CUDA_VISIBLE_DEVICES', 'SLURM_JOB_ID', 'HOME')}))"
 
@@ -63,6 +65,18 @@ def test_kubernetes_session_gets_one_gpu_and_stop_leaves_no_pod(hub: Hub, kubern
     assert json.loads(user.run_cell(CELL))["HOME"] == "/home/session"
     user.stop()
     assert [p for p in kubernetes_cluster.pods() if p["metadata"]["name"] == pod["metadata"]["name"]] == []
+
+
+@pytest.mark.kubernetes
+@pytest.mark.images
+def test_kubernetes_session_runs_the_image_of_this_tree(hub: Hub, kubernetes_cluster: KubernetesCluster) -> None:
+    if not kubernetes_cluster.has_image(SESSION_IMAGE):
+        unavailable("images", f"the cluster has no {SESSION_IMAGE}", "images/build singleuser, and load it into the cluster")
+    user = hub.login("wilkes")
+    user.start({"profile": "gpu-1", "environment": "image", "target": "kubernetes"})
+    seen = user.run_cell("import os, torch, ipytune, transformers; print(os.getuid(), torch.__version__.split('+')[0])")
+    assert seen.split() == ["1000", "2.13.0"]
+    user.stop()
 
 
 @pytest.mark.slurm
@@ -128,3 +142,25 @@ def offers(user: User) -> dict:
     answer = user.api.get("/hub/api/hybridspawner/offers", params={"profile": "gpu-1"})
     assert answer.status_code == 200, answer.text
     return answer.json()
+
+
+@pytest.mark.slurm
+@pytest.mark.timeout(900)
+def test_notebook_01_runs_under_papermill_inside_a_slurm_session(hub: Hub, slurm_cluster: SlurmCluster) -> None:
+    user = hub.login("mcnulty")
+    user.start({"profile": "gpu-4", "target": "slurm", "runtime": "01:00:00"})
+    notebook = str(ROOT / "notebooks" / "01-first-session.ipynb")
+    run = ["papermill", notebook, "out.ipynb", "--no-progress-bar", "-p", "SMOKE", "True", "-p", "EVAL_LIMIT", "4"]
+    printed = user.run_cell(
+        "import subprocess, os\n"
+        f"done = subprocess.run({run!r}, capture_output=True, text=True, env=os.environ | {{'HF_HUB_OFFLINE': '1'}})\n"
+        "print(done.returncode, done.stderr[-2000:] if done.returncode else '')",
+        seconds=800,
+    )
+    assert printed.split()[0] == "0", printed
+    answer = user.api.get(f"/user/{user.name}/api/contents/first-session/metrics.json")
+    metrics = json.loads(answer.json()["content"])
+    assert metrics["notebook"] == "01-first-session" and metrics["exact_match_n"] == 4
+    assert metrics["training"]["phase"] == "completed" if "phase" in metrics["training"] else metrics["training"]
+    user.stop()
+    assert jobs(slurm_cluster) == []
