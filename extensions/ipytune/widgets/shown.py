@@ -42,6 +42,11 @@ class Panel(anywidget.AnyWidget):
         self._display: Any = None
         self._watcher: threading.Thread | None = None
         self._in_cell = False
+        # ipykernel 7.4 delivers a widget's messages to the shell from which the widget last sent; a cell that waits is
+        # the main one, so Stop would wait for the cell that waits for Stop. Deliver where the browser addressed them:
+        # JupyterLab's subshell. Where this hook is unknown, buttons work between cells and an interrupt always does.
+        if hasattr(self.comm, "_reply_subshell_for"):
+            self.comm._reply_subshell_for = lambda data, default: default
         self.on_msg(self._on_message)
 
     def actions(self) -> Mapping[str, Callable[[dict[str, Any]], None]]:

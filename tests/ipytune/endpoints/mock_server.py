@@ -133,10 +133,11 @@ def mock_server() -> Iterator[Mock]:
     """A Mock behind a URL of this machine, in a thread of its own."""
     mock = Mock()
     loop = asyncio.new_event_loop()
-    server = loop.run_until_complete(asyncio.start_server(mock.handle, "127.0.0.1", 0))
-    mock.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
+    starting = asyncio.start_server(mock.handle, "127.0.0.1", 0)
+    server = asyncio.run_coroutine_threadsafe(starting, loop).result(5)
+    mock.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
 
     async def close() -> None:
         server.close()
