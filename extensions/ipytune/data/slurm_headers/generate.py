@@ -16,25 +16,15 @@ SEED = 20261122
 TRAIN, HELD_OUT = 640, 128
 SYSTEM = "Write the Slurm header."
 
-NODES = (1, 2, 3, 4, 6, 8, 12, 16)
+NODES = (1, 2, 3, 4, 6, 8, 10, 12)
 GPUS = (1, 2, 3, 4)
-MINUTES = (15, 30, 45, 60, 90, 120, 180, 240, 360, 480, 720, 1440)
-PARTITIONS = ("normal", "debug", "long", "gpu")
+MINUTES = (15, 30, 45, 60, 90, 120, 180, 240, 360, 480, 600, 720)
+PARTITIONS = ("normal", "debug", "long", "large")
 MEMORY_GB = (16, 32, 64, 120, 200, 400)
 NAMES = ("train", "eval", "sweep", "llama", "resnet", "bench", "tune", "test")
 RESERVATIONS = ("course", "school", "workshop")
 ACCOUNTS = ("g12", "g34", "ml01", "csstaff")
-WORDS = {
-    1: "one",
-    2: "two",
-    3: "three",
-    4: "four",
-    6: "six",
-    8: "eight",
-    12: "twelve",
-    16: "sixteen",
-    24: "twenty-four",
-}
+WORDS = {1: "one", 2: "two", 3: "three", 4: "four", 6: "six", 8: "eight", 10: "ten", 12: "twelve"}
 
 
 @dataclass(frozen=True)
@@ -166,18 +156,16 @@ def _size(source: random.Random, job: Job) -> str:
 
 def _time(source: random.Random, minutes: int) -> str:
     hours = minutes // 60
-    forms = [f"{minutes} minutes", f"{minutes} min"] if minutes <= 90 else []
+    forms = [f"{minutes} minutes", f"{minutes} min"] if minutes % 60 else []
     if minutes == 30:
         forms += ["half an hour"]
     if minutes == 90:
-        forms += ["an hour and a half", "1.5 hours", "1h30"]
+        forms += ["an hour and a half", "1h30"]
     if minutes % 60 == 0:
         count = _number(source, hours)
-        forms += [f"{count} {_plural(hours, 'hour')}", f"{hours}h", f"{count} {_plural(hours, 'hour')} of time"]
+        forms += [f"{count} {_plural(hours, 'hour')}", f"{count} {_plural(hours, 'hour')}", f"{hours}h"]
     if minutes == 60:
         forms += ["an hour"]
-    if minutes == 1440:
-        forms += ["a day", "one day"]
     return source.choice(("", "for ", "for ", "time limit ", "up to ")) + source.choice(forms)
 
 
