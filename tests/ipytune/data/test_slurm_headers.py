@@ -15,8 +15,8 @@ FOLDER = Path(package.__file__).parent
 def test_a_header_lists_what_was_asked_in_fixed_order() -> None:
     job = Job(2, 4, 90, partition="normal", memory_gb=64, name="train", reservation=None, account="g12")
     assert header(job) == (
-        "#SBATCH --job-name=train\n#SBATCH --account=g12\n#SBATCH --partition=normal\n#SBATCH --nodes=2\n"
-        "#SBATCH --gpus-per-node=4\n#SBATCH --mem=64G\n#SBATCH --time=01:30:00"
+        "#SBATCH --nodes=2\n#SBATCH --gpus-per-node=4\n#SBATCH --time=01:30:00\n#SBATCH --partition=normal\n"
+        "#SBATCH --mem=64G\n#SBATCH --job-name=train\n#SBATCH --account=g12"
     )
 
 
@@ -47,7 +47,7 @@ def test_no_request_occurs_twice() -> None:
 
 
 def test_a_request_names_every_part_of_its_job() -> None:
-    job = Job(6, 3, 1440, "debug", 120, "sweep", "school", "ml01")
+    job = Job(6, 3, 720, "debug", 120, "sweep", "school", "ml01")
     for seed in range(50):
         text = wording(random.Random(seed), job).lower()
         assert all(part in text for part in ("debug", "120", "sweep", "school", "ml01")), text

@@ -13,18 +13,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SEED = 20261122
-TRAIN, HELD_OUT = 640, 128
+TRAIN, HELD_OUT = 640, 120
 SYSTEM = "Write the Slurm header."
 
-NODES = (1, 2, 3, 4, 6, 8, 10, 12)
+NODES = (1, 2, 3, 4, 6, 8, 12, 16)
 GPUS = (1, 2, 3, 4)
-MINUTES = (15, 30, 45, 60, 90, 120, 180, 240, 360, 480, 600, 720)
+MINUTES = (15, 30, 45, 60, 90, 120, 180, 240, 360, 480, 720)
 PARTITIONS = ("normal", "debug", "long", "large")
 MEMORY_GB = (16, 32, 64, 120, 200, 400)
 NAMES = ("train", "eval", "sweep", "llama", "resnet", "bench", "tune", "test")
 RESERVATIONS = ("course", "school", "workshop")
 ACCOUNTS = ("g12", "g34", "ml01", "csstaff")
-WORDS = {1: "one", 2: "two", 3: "three", 4: "four", 6: "six", 8: "eight", 10: "ten", 12: "twelve"}
+WORDS = {1: "one", 2: "two", 3: "three", 4: "four", 6: "six", 8: "eight", 12: "twelve", 16: "sixteen"}
+
+Conversation = dict[str, list[dict[str, str]]]
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Job:
     nodes: int
     gpus: int
     minutes: int
-    partition: str | None
+    partition: str
     memory_gb: int | None
     name: str | None
     reservation: str | None
@@ -48,20 +50,20 @@ class Job:
 def header(job: Job) -> str:
     """The one right answer: long options in a fixed order, the time as HH:MM:SS, nothing that was not asked for."""
     options = [
+        ("nodes", job.nodes),
+        ("gpus-per-node", job.gpus),
+        ("time", f"{job.minutes // 60:02d}:{job.minutes % 60:02d}:00"),
+        ("partition", job.partition),
+        ("mem", None if job.memory_gb is None else f"{job.memory_gb}G"),
         ("job-name", job.name),
         ("account", job.account),
         ("reservation", job.reservation),
-        ("partition", job.partition),
-        ("nodes", job.nodes),
-        ("gpus-per-node", job.gpus),
-        ("mem", None if job.memory_gb is None else f"{job.memory_gb}G"),
-        ("time", f"{job.minutes // 60:02d}:{job.minutes % 60:02d}:00"),
     ]
     return "\n".join(f"#SBATCH --{name}={value}" for name, value in options if value is not None)
 
 
 def draw(source: random.Random, combination: tuple[int, int, int]) -> Job:
-    """A job with the given nodes, GPUs and minutes, and up to three of the optional parts."""
+    """A job with the given nodes, GPUs and minutes, and some of the optional parts."""
 
     def sometimes(share: float, values: tuple[str, ...]) -> str | None:
         return source.choice(values) if source.random() < share else None
@@ -71,22 +73,19 @@ def draw(source: random.Random, combination: tuple[int, int, int]) -> Job:
         nodes,
         gpus,
         minutes,
-        partition=sometimes(0.6, PARTITIONS),
-        memory_gb=source.choice(MEMORY_GB) if source.random() < 0.25 else None,
-        name=sometimes(0.3, NAMES),
-        reservation=sometimes(0.15, RESERVATIONS),
-        account=sometimes(0.2, ACCOUNTS),
+        partition=source.choice(PARTITIONS),
+        memory_gb=source.choice(MEMORY_GB) if source.random() < 0.2 else None,
+        name=sometimes(0.2, NAMES),
+        reservation=sometimes(0.1, RESERVATIONS),
+        account=sometimes(0.15, ACCOUNTS),
     )
 
 
 def wording(source: random.Random, job: Job) -> str:
     """One way to ask for the job: parts in a varying order, numbers in words or digits, sometimes a polite frame."""
     size = _size(source, job)
-    details = [_time(source, job.minutes)]
-    if job.partition is not None:
-        details.append(
-            _any(source, "partition {0}", "on the {0} partition", "in {0}", "queue {0}").format(job.partition)
-        )
+    partition = _any(source, "partition {0}", "on the {0} partition", "in partition {0}", "queue {0}")
+    details = [_time(source, job.minutes), partition.format(job.partition)]
     if job.memory_gb is not None:
         details.append(
             _any(source, "{0} GB of memory", "{0}G RAM", "with {0} GB memory per node").format(job.memory_gb)
@@ -115,12 +114,14 @@ def examples(seed: int = SEED, train: int = TRAIN, held_out: int = HELD_OUT) -> 
     return [draw(source, trained[i % len(trained)]) for i in range(train)], [draw(source, c) for c in kept]
 
 
-def conversations(seed: int = SEED, train: int = TRAIN, held_out: int = HELD_OUT) -> tuple[list[dict], list[dict]]:  # type: ignore[type-arg]
+def conversations(
+    seed: int = SEED, train: int = TRAIN, held_out: int = HELD_OUT
+) -> tuple[list[Conversation], list[Conversation]]:
     """Both splits as chat conversations, no request twice."""
     source = random.Random(seed + 1)
     seen: set[str] = set()
 
-    def conversation(job: Job) -> dict[str, list[dict[str, str]]]:
+    def conversation(job: Job) -> Conversation:
         text = wording(source, job)
         while text in seen:
             text = wording(source, job)
@@ -141,7 +142,7 @@ def _size(source: random.Random, job: Job) -> str:
     nodes, gpus = _number(source, job.nodes), _number(source, job.gpus)
     node_word, gpu_word = _plural(job.nodes, "node"), _plural(job.gpus, "GPU")
     if job.nodes == 1 and source.random() < 0.4:
-        return _any(source, "{0} {1} on one node", "a single node with {0} {1}", "{0} {1}").format(gpus, gpu_word)
+        return _any(source, "{0} {1} on one node", "a single node with {0} {1}").format(gpus, gpu_word)
     form = _any(
         source,
         "{0} {1}, {2} {3} each",
@@ -160,7 +161,7 @@ def _time(source: random.Random, minutes: int) -> str:
     if minutes == 30:
         forms += ["half an hour"]
     if minutes == 90:
-        forms += ["an hour and a half", "1h30"]
+        forms += ["an hour and a half"]
     if minutes % 60 == 0:
         count = _number(source, hours)
         forms += [f"{count} {_plural(hours, 'hour')}", f"{count} {_plural(hours, 'hour')}", f"{hours}h"]
