@@ -59,6 +59,9 @@ def lab_server(folder: Path, dark: bool = False, environment: dict[str, str] | N
     (settings / "apputils-extension").mkdir(parents=True)
     # Else a question about news lies over the notebook.
     (settings / "apputils-extension" / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')
+    # Else cells out of sight leave the page, and with them the panels that a test looks for.
+    (settings / "notebook-extension").mkdir()
+    (settings / "notebook-extension" / "tracker.jupyterlab-settings").write_text('{"windowingMode": "none"}')
     theme = {"theme": "JupyterLab Dark" if dark else "JupyterLab Light"}
     (settings / "apputils-extension" / "themes.jupyterlab-settings").write_text(json.dumps(theme))
     token = secrets.token_hex(16)
@@ -145,6 +148,9 @@ def run_cell(page: Page, number: int, seconds: float = 60) -> None:
         return "*" not in now
 
     until(has_run, f"the end of cell {number}", seconds)
+    failed = cell.locator(".jp-OutputArea-output", has_text="Traceback (most recent call last)")
+    if failed.count():
+        raise AssertionError(f"cell {number} failed:\n{failed.first.inner_text()[-2000:]}")
 
 
 def panel(page: Page, label: str) -> Locator:

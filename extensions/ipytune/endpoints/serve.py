@@ -201,6 +201,7 @@ def _launch(directory: Path, host: str, port: int) -> subprocess.Popen[bytes]:
             stdout=log,
             stderr=subprocess.STDOUT,
             env=environment,
+            cwd=directory,  # a model's name that is also a folder here would be taken for that folder
             start_new_session=True,  # an interrupt of the kernel is for the cell, not for the server
         )
 

@@ -100,9 +100,10 @@ def shown_facts(status: Status) -> list[tuple[str, str]]:
     shown = [
         ("Step", f"{status.step:,} of {status.total_steps:,}" if status.total_steps else f"{status.step:,}"),
         ("Loss", _number(status.loss)),
-        ("Held-out loss", _number(status.eval_loss)),
-        ("Speed", rate(status.tokens_per_second)),
     ]
+    if status.eval_loss is not None:
+        shown.append(("Held-out loss", _number(status.eval_loss)))
+    shown.append(("Speed", rate(status.tokens_per_second)))
     if not status.phase.final:
         shown.append(("Time left", seconds(status.estimatedRemainingSeconds)))
     shown += [("Tokens", f"{status.tokens:,}"), ("Peak memory", memory(status.memory_bytes))]

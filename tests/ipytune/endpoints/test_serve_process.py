@@ -24,8 +24,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(tiny: Path) -> Iterator[Server]:
-    with serve(tiny, progress=None) as running:
+def server(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    # Where the run's own folder lies in the working directory: it must not be taken for the model of that name.
+    folder = tmp_path_factory.mktemp("work")
+    (folder / "tiny").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        running = serve(tiny, progress=None)
+    with running:
         yield running
     assert not running.running and not running._directory.exists()
 
