@@ -63,8 +63,8 @@ def kept_password(name: str, length: int) -> str:
     """A random password, made at the first start and kept in the state directory for the hub's account only."""
     path = STATE / name
     if not path.exists():
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(secrets.token_urlsafe(length))
+        path.touch(mode=0o600, exist_ok=False)
+        path.write_text(secrets.token_urlsafe(length))
     return path.read_text().strip()
 
 

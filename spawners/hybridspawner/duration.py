@@ -1,4 +1,4 @@
-"""Durations as Slurm writes them: `HH:MM:SS` or `D-HH:MM:SS`, nothing shorter, so that nobody guesses minutes or hours."""
+"""Durations as Slurm writes them: `HH:MM:SS` or `D-HH:MM:SS`, nothing shorter, so that nobody guesses the unit."""
 
 from __future__ import annotations
 

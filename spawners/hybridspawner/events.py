@@ -12,7 +12,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Event:
-    """One step. `percent` of the way (0-100; None leaves the bar), `message` for people, `detail` under it, `at` seconds."""
+    """One step, `at` seconds from the start. `percent` of the way: 0-100; None leaves the bar as it is."""
 
     message: str
     percent: int | None = None

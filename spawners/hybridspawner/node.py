@@ -9,6 +9,7 @@ given up on this session meanwhile: then it answers 403 or 404, and the allocati
 
 import json
 import os
+import pathlib
 import socket
 import sys
 import time
@@ -71,7 +72,7 @@ def main() -> None:
     address = "http://0.0.0.0:{}{}".format(port, os.environ.get("JUPYTERHUB_SERVICE_PREFIX", "/"))
     os.environ["JUPYTERHUB_SERVICE_URL"] = address
     # what the environment installed (ipytune, pip, ...) is what a terminal in the session finds first
-    os.environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", os.defpath)
+    os.environ["PATH"] = str(pathlib.Path(sys.executable).parent) + os.pathsep + os.environ.get("PATH", os.defpath)
     os.execv(sys.executable, [sys.executable, "-m", "jupyterhub.singleuser", *sys.argv[1:]])
 
 

@@ -59,8 +59,8 @@ def place(
     if len(offers) == 1:
         reason = f"{chosen.title} ({chosen.words}); it is the only target for this choice"
     elif now:
-        passed = [o for o in offers[: offers.index(chosen)]]
-        because = _listed(tuple(passed)) if passed else "it comes first at this site"
+        passed = offers[: offers.index(chosen)]
+        because = _listed(passed) if passed else "it comes first at this site"
         reason = f"{chosen.title} ({chosen.words}); {because}"
     else:
         reason = f"{chosen.title} ({chosen.words}); nothing can start it at once. {_listed(tuple(others))}"

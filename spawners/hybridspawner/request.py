@@ -72,7 +72,7 @@ def candidates(site: Site, profile: Profile, environment: Environment, user_grou
 
 
 def normalise_form(form: dict[str, list[Any]]) -> dict[str, Any]:
-    """Form or query fields (each a list) as a request: one value unpacked, an empty one left out, the rest untouched."""
+    """Form or query fields (each a list) as a request: one value unpacked, an empty one left out, the rest as it is."""
     options: dict[str, Any] = {}
     for field, values in form.items():
         if field == "_xsrf":

@@ -13,6 +13,7 @@ A request is validated in `apply_user_options` (so form, link, REST and stored o
 from __future__ import annotations
 
 import asyncio
+import copy
 import time
 from collections.abc import AsyncIterator
 from html import escape
@@ -33,14 +34,14 @@ from .diagnose import StartFailed, not_reachable
 from .events import EventLog
 from .form import render_form
 from .placement import NoTarget
-from .request import InvalidRequest, SpawnRequest, normalise_form, validate
+from .request import AUTO, InvalidRequest, SpawnRequest, normalise_form, validate
 from .targets.base import CUSTOMISED, HANDED_OVER, Launch, SessionSpawner
 
 STATE_VERSION = 1
 
 
 class Refused(SpawnException):
-    """A start that is refused or failed, as JupyterHub shows it: plain text for REST, HTML with folded evidence for pages."""
+    """A start that is refused or failed, as JupyterHub shows it: text for REST, HTML with folded evidence for pages."""
 
     def __init__(self, message: str, *, reason: str, status_code: int, evidence: str = "") -> None:
         super().__init__(message, reason=reason, status_code=status_code)
@@ -67,6 +68,7 @@ class HybridSpawner(Spawner):
     _target = ""
     _launch: Launch | None = None
     _events: EventLog | None = None
+    _starting = False
 
     def __init__(self, **kwargs: Any) -> None:
         self._children_state: dict[str, dict[str, Any]] = {}
@@ -75,10 +77,11 @@ class HybridSpawner(Spawner):
         self._leftovers: list[tuple[str, dict[str, Any]]] = []
         self._reaper: asyncio.Task[None] | None = None
         super().__init__(**kwargs)
-        self._as_configured = {name: getattr(self, name) for name in CUSTOMISED}
+        # a copy: hooks and group_overrides change dictionaries in place
+        self._as_configured = copy.deepcopy({name: getattr(self, name) for name in CUSTOMISED})
         self.options_form = render_form
         self.options_from_form = normalise_form
-        if self.apply_user_options is None:  # a site's own hook may call apply_request itself
+        if cast(Any, self).apply_user_options is None:  # a site's own hook may call apply_request itself
             self.apply_user_options = HybridSpawner.apply_request
 
     @property
@@ -102,11 +105,14 @@ class HybridSpawner(Spawner):
             spawner.orm_spawner.user_options = None  # else a start without options would repeat the mistake
             raise Refused(str(error), reason="invalid_options", status_code=400) from None
         spawner._request = request
-        site = spawner.deployment.site
-        longest = max(t.start_timeout for t in site.targets if request.target in ("auto", t.name))
-        spawner.start_timeout = round(longest + spawner.answer_timeout) + 60  # our own deadlines come first and say why
+        spawner._allow_time([t.name for t in spawner.deployment.site.targets if request.target in (AUTO, t.name)])
 
     _request: SpawnRequest | None = None
+
+    def _allow_time(self, targets: list[str]) -> None:
+        """Set JupyterHub's deadline behind our own (queue, call-back, first answer), which say what was missing."""
+        longest = max(self.deployment.site.target(name).start_timeout for name in targets)
+        self.start_timeout = round(longest + self.answer_timeout) + 600
 
     # --- state -------------------------------------------------------------------------------------------------------
 
@@ -162,7 +168,7 @@ class HybridSpawner(Spawner):
         child: Any = target.child_class()(config=self.config, user_options={}, **attributes)
         for name, configured in self._as_configured.items():
             value = getattr(self, name)
-            if value != configured or name == "hub_connect_url":
+            if value != configured or name in self.config.HybridSpawner or name == "hub_connect_url":
                 setattr(child, name, {**child.environment, **value} if name == "environment" else value)
         child.progress_log = self._events
         target.prepare(child, launch)
@@ -176,12 +182,14 @@ class HybridSpawner(Spawner):
         if self._child is None and self._target:
             self._child = self._build_child(self._target, self._children_state.get(self._target, {}))
             self._child.on_change = self._commit
+            self._allow_time([self._target])
         return self._child
 
     # --- JupyterHub's contract ---------------------------------------------------------------------------------------
 
     async def start(self) -> str:
         assert self._request is not None  # apply_user_options has run
+        self._starting = True
         self._events = events = EventLog()
         try:
             return await self._start(self._request, events)
@@ -195,6 +203,7 @@ class HybridSpawner(Spawner):
             message = f"{what} Try again, and tell the site's support: {type(error).__name__}."
             raise Refused(message, reason="fault", status_code=500) from error
         finally:
+            self._starting = False
             events.close()
 
     async def _start(self, request: SpawnRequest, events: EventLog) -> str:
@@ -242,7 +251,7 @@ class HybridSpawner(Spawner):
         try:
             child = self._existing_child()
             if child is None:
-                return 0
+                return None if self._starting else 0
             status: int | None = await cast(Spawner, child).poll()
             self._ended = status is not None
             return status
@@ -309,8 +318,10 @@ class HybridSpawner(Spawner):
         recorded: str = self.server.url
         try:
             child = self._existing_child()
-            url = await asyncio.wait_for(child.current_url(), self.start_timeout) if child is not None else None
-            return url_path_join(url, self.server.base_url) if url else recorded
+            if child is None or (url := await asyncio.wait_for(child.current_url(), self.start_timeout)) is None:
+                return recorded
+            await self._until_answering(child, url)
+            return url_path_join(url, self.server.base_url)
         except Exception as error:
             self.log.warning("Cannot tell where %s is now (%s); its last address is used", self._log_name, error)
             return recorded
@@ -323,7 +334,7 @@ class HybridSpawner(Spawner):
 
     def session_called_back(self, port: int) -> bool:
         """A node announces the port of this session's server. False if no session waits for it."""
-        child = self._child
+        child = self._existing_child()
         called_back = getattr(child, "called_back", None)
         return bool(called_back is not None and called_back(port))
 

@@ -1,4 +1,4 @@
-"""The hub's pages in a real browser (the system's chromium, by Playwright): log in, choose, start, and pictures of it."""
+"""The hub's pages in a real browser (the system's chromium, by Playwright): log in, and pictures."""
 
 import contextlib
 import shutil
@@ -10,7 +10,13 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from tests.hub.process import Hub
 
 CHROMIUM = shutil.which("chromium")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 @contextlib.contextmanager

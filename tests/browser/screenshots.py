@@ -19,7 +19,7 @@ IMAGES = ROOT / "docs" / "images"
 
 def take_hub_screenshots(hub: Hub, slurm: SlurmCluster) -> None:
     """spawn.png, and progress.png of a job that waits in a full queue."""
-    argv = ["sbatch", "--parsable", "--nodes=4", "--gres=gpu:gh200:2", "--wrap=sleep 600"]
+    argv = ["sbatch", "--parsable", "--nodes=4", "--gres=gpu:gh200:2", "--output=/dev/null", "--wrap=sleep 600"]
     filling = slurm.run(*argv).stdout.strip()
     with chromium() as browser:
         page = browser.new_page(viewport={"width": 1200, "height": 860}, device_scale_factor=1.5)

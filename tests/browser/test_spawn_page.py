@@ -1,4 +1,4 @@
-"""The spawn and progress pages as a person uses them, in chromium: choose, start, land in JupyterLab, cancel, go wrong."""
+"""The spawn and progress pages as a person uses them, in chromium: choose, start, arrive, cancel, go wrong."""
 
 import shutil
 from collections.abc import Iterator
@@ -52,7 +52,7 @@ def test_a_person_starts_on_slurm_and_sees_each_step(hub: Hub, page: Page, slurm
 
 @pytest.mark.slurm
 def test_cancel_on_the_progress_page_takes_the_job_back(hub: Hub, page: Page, slurm_cluster: SlurmCluster) -> None:  # noqa: F811
-    argv = ["sbatch", "--parsable", "--nodes=4", "--gres=gpu:gh200:4", "--wrap=sleep 600"]
+    argv = ["sbatch", "--parsable", "--nodes=4", "--gres=gpu:gh200:4", "--output=/dev/null", "--wrap=sleep 600"]
     filling = slurm_cluster.run(*argv).stdout.strip()
     try:
         log_in(page, hub, "page-three")

@@ -19,8 +19,12 @@ class User:
         self.url, self.name = url, name
         self.browser = httpx.Client(base_url=url, follow_redirects=True, timeout=60, trust_env=False)
         self.browser.get("/hub/login")
-        self.browser.post("/hub/login", params=self._xsrf(), data={"username": name, "password": password}).raise_for_status()
-        answer = self.browser.post(f"/hub/api/users/{name}/tokens", params=self._xsrf(), json={}, headers=self._referer())
+        self.browser.post(
+            "/hub/login", params=self._xsrf(), data={"username": name, "password": password}
+        ).raise_for_status()
+        answer = self.browser.post(
+            f"/hub/api/users/{name}/tokens", params=self._xsrf(), json={}, headers=self._referer()
+        )
         answer.raise_for_status()
         self.token: str = answer.json()["token"]
         self.api = httpx.Client(
@@ -28,7 +32,9 @@ class User:
         )
 
     def _xsrf(self) -> dict[str, str]:
-        return {"_xsrf": next(c.value or "" for c in self.browser.cookies.jar if c.name == "_xsrf" and c.path == "/hub/")}
+        return {
+            "_xsrf": next(c.value or "" for c in self.browser.cookies.jar if c.name == "_xsrf" and c.path == "/hub/")
+        }
 
     def _referer(self) -> dict[str, str]:
         return {"Referer": f"{self.url}/hub/home"}
@@ -45,13 +51,19 @@ class User:
 
     def link(self, options: dict[str, str]) -> httpx.Response:
         """Ask for a session through a link."""
-        return self.browser.get("/hub/spawn", params={f"opt-{k}": v for k, v in options.items()}, follow_redirects=False)
+        return self.browser.get(
+            "/hub/spawn", params={f"opt-{k}": v for k, v in options.items()}, follow_redirects=False
+        )
 
     # -- a session --------------------------------------------------------------------------------------------------
 
     def events(self, server: str = "") -> Iterator[dict[str, Any]]:
         """The progress of a start, to its end."""
-        path = f"/hub/api/users/{self.name}/servers/{server}/progress" if server else f"/hub/api/users/{self.name}/server/progress"
+        path = (
+            f"/hub/api/users/{self.name}/servers/{server}/progress"
+            if server
+            else f"/hub/api/users/{self.name}/server/progress"
+        )
         deadline = time.monotonic() + 60
         while True:
             with self.api.stream("GET", path, timeout=httpx.Timeout(300)) as stream:
@@ -75,7 +87,9 @@ class User:
 
     def stop(self, server: str = "", seconds: float = 90) -> None:
         """Stop a session and wait until the hub has forgotten it."""
-        answer = self.api.delete(f"/hub/api/users/{self.name}/servers/{server}" if server else f"/hub/api/users/{self.name}/server")
+        answer = self.api.delete(
+            f"/hub/api/users/{self.name}/servers/{server}" if server else f"/hub/api/users/{self.name}/server"
+        )
         assert answer.status_code in (202, 204), answer.text
         assert wait_for(lambda: self.model(server) is None, seconds, 0.2), f"{self.name}/{server} is still there"
 
@@ -104,9 +118,17 @@ class User:
 
 def _execute(socket: websocket.WebSocket, code: str, seconds: float) -> str:
     sent = uuid.uuid4().hex
-    header = {"msg_id": sent, "username": "", "session": uuid.uuid4().hex, "msg_type": "execute_request", "version": "5.3"}
+    header = {
+        "msg_id": sent,
+        "username": "",
+        "session": uuid.uuid4().hex,
+        "msg_type": "execute_request",
+        "version": "5.3",
+    }
     content = {"code": code, "silent": False, "store_history": False, "user_expressions": {}, "allow_stdin": False}
-    socket.send(json.dumps({"header": header, "parent_header": {}, "metadata": {}, "content": content, "channel": "shell"}))
+    socket.send(
+        json.dumps({"header": header, "parent_header": {}, "metadata": {}, "content": content, "channel": "shell"})
+    )
     printed, deadline = "", time.monotonic() + seconds
     while time.monotonic() < deadline:
         message = json.loads(socket.recv())

@@ -41,7 +41,9 @@ def refused(user: User, answer: httpx.Response, field: str, allowed: str) -> Non
     assert user.model() is None
 
 
-@pytest.mark.parametrize(("options", "field", "allowed"), BAD, ids=[next(iter(o)) + str(i) for i, (o, _, _) in enumerate(BAD)])
+@pytest.mark.parametrize(
+    ("options", "field", "allowed"), BAD, ids=[next(iter(o)) + str(i) for i, (o, _, _) in enumerate(BAD)]
+)
 def test_rest_form_and_link_alike(user: User, options: dict[str, str], field: str, allowed: str) -> None:
     refused(user, user.post(options), field, allowed)
     refused(user, user.form(options), field, allowed)
@@ -65,11 +67,17 @@ def test_a_bad_request_does_not_spoil_the_spawn_page_or_the_next_start(user: Use
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.dictionaries(
-        st.sampled_from(["profile", "environment", "target", "runtime", "account", "partition", "reservation", "notebook", "x"]),
-        st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda v: st.lists(v) | st.dictionaries(st.text(), v)),
+        st.sampled_from(
+            ["profile", "environment", "target", "runtime", "account", "partition", "reservation", "notebook", "x"]
+        ),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.text(), lambda v: st.lists(v) | st.dictionaries(st.text(), v)
+        ),
         min_size=1,
     ).filter(lambda o: any(v is not None for v in o.values()))
 )
 def test_no_request_is_a_fault_of_the_hub(user: User, options: dict[str, Any]) -> None:
-    answer = user.api.get("/hub/api/hybridspawner/offers", params={k: str(v) for k, v in options.items() if v is not None})
+    answer = user.api.get(
+        "/hub/api/hybridspawner/offers", params={k: str(v) for k, v in options.items() if v is not None}
+    )
     assert answer.status_code in (200, 400), answer.text

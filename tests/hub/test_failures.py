@@ -44,7 +44,11 @@ def broken(slurm_cluster: SlurmCluster, tmp_path: Path) -> Iterator[Hub]:
     site["environments"] += [
         {"name": name, "title": name, "targets": {"slurm": realisation, "local": local}}
         for name, realisation, local in (
-            ("crash", {"python": sys.executable, "prologue": "echo The licence server is down; exit 3"}, {"python": "/bin/false"}),
+            (
+                "crash",
+                {"python": sys.executable, "prologue": "echo The licence server is down; exit 3"},
+                {"python": "/bin/false"},
+            ),
             ("missing", {"python": "/opt/nowhere/bin/python"}, {"python": "/opt/nowhere/bin/python"}),
         )
     ]
@@ -54,7 +58,9 @@ def broken(slurm_cluster: SlurmCluster, tmp_path: Path) -> Iterator[Hub]:
 
 
 @pytest.mark.slurm
-def test_a_job_that_dies_at_once_ends_the_start_with_the_tail_of_its_log(broken: Hub, slurm_cluster: SlurmCluster) -> None:
+def test_a_job_that_dies_at_once_ends_the_start_with_the_tail_of_its_log(
+    broken: Hub, slurm_cluster: SlurmCluster
+) -> None:
     user = broken.login("noether")
     told = failure(user, {"environment": "crash", "target": "slurm"})
     assert "ended before the session was usable" in told and "The licence server is down" in told
@@ -79,7 +85,9 @@ def test_what_sbatch_refuses_is_told_in_plain_words(hub: Hub, slurm_cluster: Slu
 
 
 @pytest.mark.kubernetes
-def test_a_pod_that_cannot_run_ends_the_start_with_its_reason(kubernetes_cluster: KubernetesCluster, tmp_path: Path) -> None:
+def test_a_pod_that_cannot_run_ends_the_start_with_its_reason(
+    kubernetes_cluster: KubernetesCluster, tmp_path: Path
+) -> None:
     site = clusters_site(kubernetes_cluster)
     working = site["environments"][0]["targets"]["kubernetes"]
     crash = copy.deepcopy(working)
@@ -102,7 +110,7 @@ def test_a_pod_that_cannot_run_ends_the_start_with_its_reason(kubernetes_cluster
 @pytest.fixture
 def full(slurm_cluster: SlurmCluster) -> Iterator[None]:
     """Every GPU of the cluster is taken, so that the next job waits."""
-    argv = ["sbatch", "--parsable", "--nodes=4", "--gres=gpu:gh200:4", "--wrap=sleep 600"]
+    argv = ["sbatch", "--parsable", "--nodes=4", "--gres=gpu:gh200:4", "--output=/dev/null", "--wrap=sleep 600"]
     filling = slurm_cluster.run(*argv).stdout.strip()
     assert wait_for(lambda: f"{filling} RUNNING" in jobs(slurm_cluster), 20, 0.2)
     yield
@@ -133,7 +141,7 @@ def test_a_hub_that_ends_finds_its_queued_and_running_sessions_again(
     try:
         running, queued = hub.login("meitner"), hub.login("franklin")
         running.start({"profile": "gpu-1", "target": "slurm"})
-        argv = ["sbatch", "--parsable", "--nodes=3", "--gres=gpu:gh200:4", "--wrap=sleep 600"]
+        argv = ["sbatch", "--parsable", "--nodes=3", "--gres=gpu:gh200:4", "--output=/dev/null", "--wrap=sleep 600"]
         filling = slurm_cluster.run(*argv).stdout.strip()
         queued.post({"profile": "gpu-4", "target": "slurm"})
         assert wait_for(lambda: waiting(slurm_cluster), 20, 0.1)

@@ -1,6 +1,7 @@
 """Real sessions on all three targets through the REST API: start, a cell, stop, and nothing left behind."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -29,15 +30,16 @@ def test_local_session_runs_a_cell_and_leaves_no_process(hub: Hub) -> None:
     user.start({"profile": "cpu-1", "target": "local"})
     assert json.loads(user.run_cell(CELL))["HOME"].endswith("/lovelace")
     # a process that the session left in the background ends with it
-    pid = int(user.run_cell("import subprocess; print(subprocess.Popen(['sleep', '1000'], start_new_session=True).pid)"))
+    pid = int(
+        user.run_cell("import subprocess; print(subprocess.Popen(['sleep', '1000'], start_new_session=True).pid)")
+    )
     user.stop()
     assert wait_for(lambda: not _alive(pid), 20, 0.2)
 
 
 def _alive(pid: int) -> bool:
     try:
-        with open(f"/proc/{pid}/stat") as stat:
-            return stat.read().split()[2] != "Z"
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
     except FileNotFoundError:
         return False
 
@@ -57,7 +59,9 @@ def test_slurm_session_sees_its_gpu_and_stop_leaves_no_job(hub: Hub, slurm_clust
 
 
 @pytest.mark.kubernetes
-def test_kubernetes_session_gets_one_gpu_and_stop_leaves_no_pod(hub: Hub, kubernetes_cluster: KubernetesCluster) -> None:
+def test_kubernetes_session_gets_one_gpu_and_stop_leaves_no_pod(
+    hub: Hub, kubernetes_cluster: KubernetesCluster
+) -> None:
     user = hub.login("goldstine")
     user.start({"profile": "gpu-1", "target": "kubernetes"})
     (pod,) = [p for p in kubernetes_cluster.pods() if p["metadata"]["labels"].get("component") == "singleuser-server"]
@@ -71,7 +75,9 @@ def test_kubernetes_session_gets_one_gpu_and_stop_leaves_no_pod(hub: Hub, kubern
 @pytest.mark.images
 def test_kubernetes_session_runs_the_image_of_this_tree(hub: Hub, kubernetes_cluster: KubernetesCluster) -> None:
     if not kubernetes_cluster.has_image(SESSION_IMAGE):
-        unavailable("images", f"the cluster has no {SESSION_IMAGE}", "images/build singleuser, and load it into the cluster")
+        unavailable(
+            "images", f"the cluster has no {SESSION_IMAGE}", "images/build singleuser, and load it into the cluster"
+        )
     user = hub.login("wilkes")
     user.start({"profile": "gpu-1", "environment": "image", "target": "kubernetes"})
     seen = user.run_cell("import os, torch, ipytune, transformers; print(os.getuid(), torch.__version__.split('+')[0])")
@@ -125,7 +131,9 @@ def test_auto_goes_to_kubernetes_when_slurm_has_no_free_gpu(
 ) -> None:
     """Kubernetes is first in the site file, so the other way round is shown on a site that prefers Slurm (unit tests);
     here: with Slurm full, Kubernetes runs it, and the page says that Slurm has nothing."""
-    filling = slurm_cluster.run("sbatch", "--parsable", "--nodes=4", "--gres=gpu:gh200:4", "--wrap=sleep 600").stdout.strip()
+    filling = slurm_cluster.run(
+        "sbatch", "--parsable", "--nodes=4", "--gres=gpu:gh200:4", "--output=/dev/null", "--wrap=sleep 600"
+    ).stdout.strip()
     try:
         assert wait_for(lambda: f"{filling} RUNNING" in jobs(slurm_cluster), 20, 0.2)
         user = hub.login("johnson")

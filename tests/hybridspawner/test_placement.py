@@ -17,7 +17,9 @@ SITE = site()
 GPU = validate({"profile": "gpu"}, SITE)
 
 
-def node(free: int, total: int = 4, kind: str = "", cpus: float = 64, usable: bool = True, partitions: str = "normal") -> NodeCapacity:
+def node(
+    free: int, total: int = 4, kind: str = "", cpus: float = 64, usable: bool = True, partitions: str = "normal"
+) -> NodeCapacity:
     gpus, gpus_free = {kind: total}, {kind: free}
     return NodeCapacity("n", 64, cpus, 512, 512, gpus, gpus_free, usable, frozenset(partitions.split()))
 

@@ -78,7 +78,18 @@ def test_ports(body: bytes) -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"[]", b'{"port": 0}', b'{"port": 65536}', b'{"port": true}', b'{"port": "80"}', b'{"port": 80.0}', b'{"port": 80, "ip": "x"}', b"\xff", b'{"port": null}'],
+    [
+        b"",
+        b"[]",
+        b'{"port": 0}',
+        b'{"port": 65536}',
+        b'{"port": true}',
+        b'{"port": "80"}',
+        b'{"port": 80.0}',
+        b'{"port": 80, "ip": "x"}',
+        b"\xff",
+        b'{"port": null}',
+    ],
 )
 def test_what_is_no_port(body: bytes) -> None:
     with pytest.raises(ValueError, match="port"):
@@ -89,9 +100,15 @@ def test_what_is_no_port(body: bytes) -> None:
     ("words", "reason"),
     [
         ("sbatch: error: invalid partition specified: x", "invalid_partition"),
-        ("sbatch: error: Batch job submission failed: Invalid account or account/partition combination specified", "invalid_account"),
+        (
+            "sbatch: error: Batch job submission failed: Invalid account or account/partition combination specified",
+            "invalid_account",
+        ),
         ("sbatch: error: Batch job submission failed: Requested reservation is invalid", "invalid_reservation"),
-        ("sbatch: error: Batch job submission failed: Requested time limit is invalid (missing or exceeds some limit)", "time_limit"),
+        (
+            "sbatch: error: Batch job submission failed: Requested time limit is invalid (missing or exceeds some limit)",
+            "time_limit",
+        ),
         ("sbatch: error: Batch job submission failed: Requested node configuration is not available", "no_such_node"),
         ("sbatch: error: QOSMaxSubmitJobPerUserLimit", "limit"),
         ("something new", "refused"),
@@ -109,15 +126,27 @@ def test_the_log_tells_the_cause_of_an_end() -> None:
 
 
 def test_pods() -> None:
-    waiting = {"status": {"containerStatuses": [{"name": "notebook", "state": {"waiting": {"reason": "ErrImagePull"}}}]}}
-    ended = {"status": {"containerStatuses": [{"name": "notebook", "state": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}}]}}
-    creating = {"status": {"containerStatuses": [{"name": "notebook", "state": {"waiting": {"reason": "ContainerCreating"}}}]}}
+    waiting = {
+        "status": {"containerStatuses": [{"name": "notebook", "state": {"waiting": {"reason": "ErrImagePull"}}}]}
+    }
+    ended = {
+        "status": {
+            "containerStatuses": [
+                {"name": "notebook", "state": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}}
+            ]
+        }
+    }
+    creating = {
+        "status": {"containerStatuses": [{"name": "notebook", "state": {"waiting": {"reason": "ContainerCreating"}}}]}
+    }
     assert (diagnose.pod_failure(waiting) or pytest.fail()).reason == "image"
     assert (diagnose.pod_failure(ended) or pytest.fail()).reason == "memory"
     assert diagnose.pod_failure(creating) is None and diagnose.pod_failure({}) is None
 
 
-@pytest.mark.parametrize(("text", "value"), [("500m", 0.5), ("2Gi", 2**31), ("4", 4), ("1e3", 1000), ("128974848", 128974848), ("1k", 1000)])
+@pytest.mark.parametrize(
+    ("text", "value"), [("500m", 0.5), ("2Gi", 2**31), ("4", 4), ("1e3", 1000), ("128974848", 128974848), ("1k", 1000)]
+)
 def test_quantities(text: str, value: float) -> None:
     assert quantity(text) == value
 
@@ -132,9 +161,15 @@ def test_free_gpus_are_allocatable_minus_requests() -> None:
     node = {
         "metadata": {"name": "n"},
         "spec": {},
-        "status": {"allocatable": {"cpu": "8", "memory": "16Gi", "nvidia.com/gpu": "4", "pods": "110"}, "conditions": [{"type": "Ready", "status": "True"}]},
+        "status": {
+            "allocatable": {"cpu": "8", "memory": "16Gi", "nvidia.com/gpu": "4", "pods": "110"},
+            "conditions": [{"type": "Ready", "status": "True"}],
+        },
     }
-    pod = {"spec": {"nodeName": "n", "containers": [{"resources": {"requests": {"cpu": "1500m", "nvidia.com/gpu": "3"}}}]}, "status": {"phase": "Running"}}
+    pod = {
+        "spec": {"nodeName": "n", "containers": [{"resources": {"requests": {"cpu": "1500m", "nvidia.com/gpu": "3"}}}]},
+        "status": {"phase": "Running"},
+    }
     done = {**pod, "status": {"phase": "Succeeded"}}
     (capacity,) = nodes_from([node], [pod, done], "nvidia.com/gpu")
     assert capacity.gpus_free == {"": 1} and capacity.cpus_free == 6.5 and capacity.usable

@@ -45,10 +45,14 @@ def test_no_slurm_value_can_leave_its_line_or_word(value: str) -> None:
     except InvalidRequest as error:
         assert error.field == "reservation"
     else:
-        assert SLURM_NAME.fullmatch(request.reservation or "") and not set(request.reservation or "") & set(" \t\n\r;|&$`'\"<>{}")
+        assert SLURM_NAME.fullmatch(request.reservation or "") and not set(request.reservation or "") & set(
+            " \t\n\r;|&$`'\"<>{}"
+        )
 
 
-@pytest.mark.parametrize("runtime", ["2:00", "02:00", "1", "-01:00:00", "02:00:00\n", "٠٢:00:00", "24:60:00", "", " 02:00:00"])
+@pytest.mark.parametrize(
+    "runtime", ["2:00", "02:00", "1", "-01:00:00", "02:00:00\n", "٠٢:00:00", "24:60:00", "", " 02:00:00"]
+)
 def test_a_runtime_has_one_spelling(runtime: str) -> None:
     with pytest.raises(InvalidRequest, match="runtime"):
         validate({"runtime": runtime}, SITE)

@@ -22,7 +22,9 @@ def test_squeue() -> None:
     assert jobs["9_[1-3]"].reason == "a|b"
 
 
-@pytest.mark.parametrize(("output", "number"), [("12\n", "12"), ("12;cluster\n", "12"), ("sbatch: lua: hello\n13\n", "13")])
+@pytest.mark.parametrize(
+    ("output", "number"), [("12\n", "12"), ("12;cluster\n", "12"), ("sbatch: lua: hello\n13\n", "13")]
+)
 def test_job_id(output: str, number: str) -> None:
     assert parse.job_id(output) == number
 
@@ -42,7 +44,9 @@ def test_a_node_of_two_partitions_is_one_node() -> None:
     assert node.memory_gb == pytest.approx(912.3, abs=0.1)
 
 
-@pytest.mark.parametrize("state", ["down", "down*", "drained", "draining", "idle*", "maint", "reserved", "powered_down"])
+@pytest.mark.parametrize(
+    "state", ["down", "down*", "drained", "draining", "idle*", "maint", "reserved", "powered_down"]
+)
 def test_nodes_out_of_service(state: str) -> None:
     (node,) = parse.sinfo(sinfo_line("n", state, "0/288/0/288", "p", "gpu:4", "gpu:0"))
     assert not node.usable
@@ -65,7 +69,9 @@ def test_gres(text: str, counts: dict[str, int]) -> None:
 
 
 def test_records_of_ended_jobs() -> None:
-    record = parse.scontrol_job("JobId=5 JobName=x JobState=FAILED Reason=NonZeroExitCode ExitCode=3:0 BatchHost=nid000001")
+    record = parse.scontrol_job(
+        "JobId=5 JobName=x JobState=FAILED Reason=NonZeroExitCode ExitCode=3:0 BatchHost=nid000001"
+    )
     assert record is not None and record.ended and record.exit_code == 3
     record = parse.sacct("5|CANCELLED by 1000|0:15|None\n5.batch|CANCELLED|0:15|\n")
     assert record is not None and record.state == "CANCELLED" and record.exit_code == 143

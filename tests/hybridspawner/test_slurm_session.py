@@ -118,8 +118,21 @@ async def test_a_start_runs_to_a_url(cluster: Cluster) -> None:
     cluster.states["1"] = "RUNNING"
     await until(lambda: child.job.state is State.STARTING)
     assert child.called_back(4000) and not child.called_back(5000)
+    assert child.called_back(4000)  # again, because our answer was lost
     assert await start == "http://nid1:4000"
     assert await child.poll() is None
+
+
+async def test_a_call_that_is_quicker_than_sbatch_s_answer_and_than_squeue_is_kept(cluster: Cluster) -> None:
+    child = session(cluster)
+    cluster.let_submit.clear()
+    start = asyncio.create_task(child.start_session())
+    await cluster.submitting.wait()
+    assert child.called_back(4000)
+    cluster.let_submit.set()
+    await until(lambda: child.job.state is State.QUEUED)  # an answer of squeue from before the job began
+    cluster.states["1"] = "RUNNING"
+    assert await start == "http://nid1:4000"
 
 
 @pytest.mark.parametrize("moment", ["submitting", "queued", "running"])

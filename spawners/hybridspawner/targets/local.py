@@ -99,7 +99,7 @@ class LocalSessionSpawner(SimpleLocalProcessSpawner):
 
 
 def _processes(mark: str) -> list[int]:
-    """Processes of a session, by the mark in their environment (Linux; elsewhere none can be told). Zombies excluded."""
+    """Living processes of a session, by the mark in their environment (Linux; elsewhere none can be told)."""
     if not mark:
         return []
     found, wanted = [], f"{MARK}={mark}".encode()

@@ -1,4 +1,4 @@
-"""What the nodes of a cluster have free: allocatable minus the requests of the pods on them, as the scheduler counts."""
+"""What the nodes of a cluster have free: allocatable minus the requests of their pods, as the scheduler counts."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def nodes_from(nodes: list[dict[str, Any]], pods: list[dict[str, Any]], gpu_reso
 
 
 def _requests(spec: dict[str, Any]) -> dict[str, float]:
-    """What the scheduler reserves for a pod: the sum over its containers, or its largest init container if that is more."""
+    """What the scheduler reserves for a pod: its containers together, or its largest init container if that is more."""
     total: dict[str, float] = defaultdict(float)
     for container in spec.get("containers") or []:
         for resource, amount in ((container.get("resources") or {}).get("requests") or {}).items():

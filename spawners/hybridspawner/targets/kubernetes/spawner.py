@@ -28,10 +28,10 @@ class KubernetesSessionSpawner(KubeSpawner):
         try:
             while not starting.done():
                 await asyncio.wait([starting], timeout=0.5)
-                self.on_change()
                 if not starting.done() and (failure := await self.ended()) is not None:
                     raise failure
             url: str = await self._result(starting)
+            self.on_change()  # the name of the volume is known now
             self._say("The pod runs; its server is starting", 80)
             return url
         finally:

@@ -37,6 +37,7 @@ _NO_ANSWER = (
     "transport endpoint is not connected",
 )
 _UNKNOWN_JOB = ("invalid job id",)
+_NO_ACCOUNTING = ("accounting storage is disabled", "sacct cannot be run")
 _KEPT = ("PATH", "LANG", "LC_ALL", "SLURM_CONF", "LD_LIBRARY_PATH", "TZ")
 
 
@@ -77,10 +78,8 @@ class CommandLine:
             return parse.squeue(await self._as_hub(argv))
         except SlurmUnavailable:
             raise
-        except SlurmError as error:
-            if _says(error, _UNKNOWN_JOB):  # squeue's answer when the controller knows none of them
-                return {}
-            raise SlurmUnavailable(str(error)) from None
+        except SlurmError:  # squeue's answer when the controller knows none of them
+            return {}
 
     async def find(self, mark: str, user: str) -> str | None:
         argv = [
@@ -103,18 +102,16 @@ class CommandLine:
                 return reading
         except SlurmUnavailable:
             raise
-        except SlurmError as error:
-            if not _says(error, _UNKNOWN_JOB):
-                raise
+        except SlurmError:  # unknown to the controller
+            pass
         columns = "JobIDRaw,State,ExitCode,Reason"
         argv = ["sacct", "--parsable2", "--noheader", "--allocations", f"--jobs={job_id}", f"--format={columns}"]
         try:
-            reading = parse.sacct(await self._as_hub(argv))
-        except SlurmUnavailable:
+            return parse.sacct(await self._as_hub(argv))
+        except SlurmUnavailable as error:
+            if _says(error, _NO_ACCOUNTING):  # then the controller's word is all there is
+                return None
             raise
-        except SlurmError:  # a cluster without accounting: the controller's word is all there is
-            return None
-        return reading
 
     async def nodes(self) -> tuple[NodeCapacity, ...]:
         argv = ["sinfo", "--Node", "--noheader", "--exact", f"--Format={parse.SINFO_FIELDS}"]
@@ -135,7 +132,15 @@ class CommandLine:
         return await self._run([*sudo, python, "-I", str(LAUNCHER)], json.dumps(own).encode(), self._own_environment())
 
     async def _as_hub(self, argv: list[str]) -> str:
-        return await self._run(argv, b"", self._own_environment())
+        """A question. Slurm either answers, or says that it has no such job (SlurmError), or nothing is known."""
+        try:
+            return await self._run(argv, b"", self._own_environment())
+        except SlurmUnavailable:
+            raise
+        except SlurmError as error:
+            if _says(error, _UNKNOWN_JOB):
+                raise
+            raise SlurmUnavailable(str(error)) from None
 
     def _own_environment(self) -> dict[str, str]:
         account = pwd.getpwuid(os.getuid())

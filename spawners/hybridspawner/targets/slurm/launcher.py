@@ -15,6 +15,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 COMMANDS = ("sbatch", "scancel", "squeue", "scontrol", "sacct", "sinfo")
 
@@ -22,13 +23,13 @@ COMMANDS = ("sbatch", "scancel", "squeue", "scontrol", "sacct", "sinfo")
 def main() -> int:
     request = json.load(sys.stdin)
     if "tail" in request:
-        with open(request["tail"], "rb") as log:
+        with Path(request["tail"]).open("rb") as log:
             log.seek(0, os.SEEK_END)
             log.seek(max(0, log.tell() - int(request["bytes"])))
             sys.stdout.buffer.write(log.read())
         return 0
     argv = [str(word) for word in request["argv"]]
-    if os.path.basename(argv[0]) not in COMMANDS:
+    if Path(argv[0]).name not in COMMANDS:
         print(f"{argv[0]} is not one of {', '.join(COMMANDS)}", file=sys.stderr)
         return 126
     environment = {**os.environ, **request.get("environment", {})}

@@ -188,8 +188,11 @@ class SlurmSessionSpawner(SlurmSpawner):
                 pass
 
     def called_back(self, port: int) -> bool:
-        """The node tells its port. False if no job waits for one."""
-        if self.job is None or self.job.state is State.GONE or not self.job.job_id or self.job.port:
+        """The node tells its port. False if no job waits for one.
+
+        It may call before sbatch's answer is read, and again with the same port if our answer was lost.
+        """
+        if self.job is None or self.job.state is State.GONE or self.job.port not in (0, port):
             return False
         self._to(self.job.state, port=port)
         self._say("The session has called the hub; waiting for its server", 80)
@@ -207,8 +210,11 @@ class SlurmSessionSpawner(SlurmSpawner):
             return
         if news.ended:
             self._to(State.GONE, exit_code=reading.exit_code)
-        elif reading.pending:
+        elif reading.pending and self.job.state in (State.STARTING, State.RUNNING):  # requeued: it will call again
+            self._called_back.clear()
             self._to(State.QUEUED, host="", port=0)
+        elif reading.pending:
+            self._to(State.QUEUED)
         else:
             self._to(State.RUNNING if self.job.port else State.STARTING, host=reading.host or self.job.host)
 

@@ -1,7 +1,7 @@
 """One watcher per cluster: a single query for all our jobs per interval, however many sessions there are.
 
 It asks quickly while something is pending or starting, slowly once everything runs, and backs off while the controller
-does not answer. A job's news is one of: a reading; `ended`, with proof; or nothing new, because the controller is silent
+does not answer. A job's news is a reading; or `ended`, with proof; or nothing new, because the controller is silent
 (`silent_since`). Nothing else in the package asks Slurm about jobs.
 """
 

@@ -1,0 +1,74 @@
+"""Slurm's commands are executed, not given to a shell; scripts and secrets travel on stdin."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hybridspawner.targets.slurm.cli import LAUNCHER, CommandLine
+from hybridspawner.targets.slurm.client import SlurmUnavailable, Submission, SubmitRefused
+
+
+@pytest.fixture
+def commands(tmp_path: Path) -> Path:
+    """A directory with an sbatch that writes down how it was called, and a squeue that cannot reach its controller."""
+    record = tmp_path / "seen"
+    (tmp_path / "sbatch").write_text(
+        f"#!{sys.executable}\nimport json, os, sys\n"
+        f"open({str(record)!r}, 'w').write(json.dumps([sys.argv[1:], dict(os.environ), sys.stdin.read()]))\n"
+        "sys.exit('sbatch: error: invalid partition specified: x') if os.environ.get('FAIL') else print(7)\n"
+    )
+    (tmp_path / "squeue").write_text(
+        "#!/bin/sh\necho 'slurm_load_jobs error: Unable to contact slurm controller (connect failure)' >&2; exit 1\n"
+    )
+    for program in ("sbatch", "squeue"):
+        (tmp_path / program).chmod(0o755)
+    return tmp_path
+
+
+async def test_script_and_secrets_are_on_stdin_and_in_the_environment_only(commands: Path) -> None:
+    client = CommandLine("hub", str(commands))
+    job = Submission(
+        "#!/bin/bash\n", {"JUPYTERHUB_API_TOKEN": "very-secret", "SBATCH_ACCOUNT": "x"}, "ada", "mark", "/home/a b;c"
+    )
+    assert await client.submit(job) == "7"
+    argv, environment, stdin = json.loads((commands / "seen").read_text())
+    assert argv == ["--parsable", "--comment=mark", "--chdir=/home/a b;c"]
+    assert stdin == "#!/bin/bash\n" and environment["JUPYTERHUB_API_TOKEN"] == "very-secret"
+    assert "SBATCH_ACCOUNT" not in environment  # sbatch would take it as an option
+
+
+async def test_a_refusal_is_not_silence(commands: Path) -> None:
+    client = CommandLine("hub", str(commands))
+    with pytest.raises(SubmitRefused, match="invalid partition"):
+        await client.submit(Submission("#!/bin/bash\n", {"FAIL": "1"}, "ada", "mark", "/"))
+    with pytest.raises(SlurmUnavailable, match="Unable to contact"):
+        await client.jobs(["7"])
+    with pytest.raises(SlurmUnavailable):
+        await CommandLine("hub", "/nowhere").find("mark", "ada")
+
+
+async def test_a_command_that_hangs_is_silence(commands: Path) -> None:
+    (commands / "squeue").write_text("#!/bin/sh\nexec sleep 60\n")
+    with pytest.raises(SlurmUnavailable, match="did not answer"):
+        await CommandLine("hub", str(commands), timeout=0.5).jobs(["7"])
+
+
+def launch(request: object) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-I", str(LAUNCHER)]
+    return subprocess.run(argv, input=json.dumps(request), capture_output=True, text=True, check=False)
+
+
+def test_the_launcher_runs_slurm_s_commands_and_nothing_else() -> None:
+    done = launch({"argv": ["sh", "-c", "echo hello"]})
+    assert done.returncode == 126 and "hello" not in done.stdout
+    assert launch([]).returncode == 1 and launch({"argv": []}).returncode == 1
+
+
+def test_the_launcher_reads_the_end_of_a_log(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("x" * 100 + "the end")
+    assert launch({"tail": str(log), "bytes": 7}).stdout == "the end"
+    assert launch({"tail": str(tmp_path / "none"), "bytes": 7}).returncode == 1
