@@ -22,6 +22,8 @@ from typing import Any, cast
 
 from transformers.cli.serve import Serve
 
+from ipytune.lora.hardware import choose_device, choose_dtype
+
 _GRACE = 5.0  # seconds that an answer being written gets before the process ends all the same
 
 Scope = MutableMapping[str, Any]
@@ -74,7 +76,9 @@ def main(directory: Path, host: str, port: int) -> None:
     beside.write_text(str(bound.getsockname()[1]), encoding="ascii")
     beside.rename(directory / "port")
     # Idle models stay: a second prompt after a coffee must not wait for the model again.
-    ChildServe(bound, (directory / "key").read_text(encoding="ascii"), model_timeout=-1)
+    # The weights' own type is slow where the processor does not compute in it (bfloat16 on most CPUs).
+    dtype = str(choose_dtype("auto", choose_device("auto"))).removeprefix("torch.")
+    ChildServe(bound, (directory / "key").read_text(encoding="ascii"), model_timeout=-1, dtype=dtype)
     os._exit(0)  # a generation still running in a thread must not hold the process
 
 
