@@ -83,7 +83,7 @@ def exact_match(
     >>> after = exact_match(config.eval_file, config.model, adapter=run.adapter, limit=24)
     """
     examples = sample(load_examples(data), limit)
-    openmp.sleep_when_idle()
+    openmp.spin_briefly()
 
     from ipytune.evaluate.generate import Generator  # imports torch
 

@@ -37,6 +37,8 @@ from ipytune.runs.recorder import Recorder
 from ipytune.runs.status import Phase
 
 EVAL_EXAMPLES = 32  # enough to see overfitting; more would take a CPU as long as many training steps
+# Adam's usual 0.999 would let the large gradients of the first steps slow all steps of a run of some hundred.
+BETAS = (0.9, 0.95)
 RATE_MEMORY = 0.8  # of the moving average shown as tokens per second
 
 
@@ -67,7 +69,7 @@ def train(
     recorder.phase(Phase.CONFIGURING)
     model = with_adapter(base, config.lora, config.seed, str(source))
     optimizer = torch.optim.AdamW(
-        model.parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+        model.parameters, lr=config.learning_rate, betas=BETAS, weight_decay=config.weight_decay, fused=True
     )
     progress = checkpoint.Progress()
     if (found := checkpoint.latest(directory.checkpoints)) is not None:

@@ -81,7 +81,7 @@ def run(directory: RunDirectory, recorder: Recorder, interrupt: Interrupt) -> No
         recorder.event("warning", text=str(warning))
 
     recorder.phase(Phase.LOADING_MODEL)
-    openmp.sleep_when_idle()
+    openmp.spin_briefly()
     from ipytune.lora.loop import train  # imports torch: seconds
 
     train(config, dataset, directory, recorder, lambda: interrupt.reason)

@@ -93,7 +93,7 @@ class Run:
         directory.process.unlink(missing_ok=True)
         directory.write_status(Status(phase=Phase.IDLE, host=socket.gethostname()))
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-        openmp.sleep_when_idle(environment)
+        openmp.spin_briefly(environment)
         with directory.log.open("ab") as log:
             child = subprocess.Popen(
                 [sys.executable, "-m", "ipytune.lora.train", str(directory.path)],

@@ -18,7 +18,7 @@ SYSTEM = "Write the Slurm header."
 
 NODES = (1, 2, 3, 4, 6, 8, 12, 16)
 GPUS = (1, 2, 3, 4)
-MINUTES = (15, 30, 45, 60, 90, 120, 180, 240, 360, 480, 720)
+MINUTES = (15, 30, 45, 60, 120, 180, 240, 360, 480, 720)
 PARTITIONS = ("normal", "debug", "long", "large")
 MEMORY_GB = (16, 32, 64, 120, 200, 400)
 NAMES = ("train", "eval", "sweep", "llama", "resnet", "bench", "tune", "test")
@@ -74,10 +74,10 @@ def draw(source: random.Random, combination: tuple[int, int, int]) -> Job:
         gpus,
         minutes,
         partition=source.choice(PARTITIONS),
-        memory_gb=source.choice(MEMORY_GB) if source.random() < 0.2 else None,
-        name=sometimes(0.2, NAMES),
-        reservation=sometimes(0.1, RESERVATIONS),
-        account=sometimes(0.15, ACCOUNTS),
+        memory_gb=source.choice(MEMORY_GB) if source.random() < 0.25 else None,
+        name=sometimes(0.35, NAMES),
+        reservation=None,
+        account=sometimes(0.25, ACCOUNTS),
     )
 
 
@@ -91,11 +91,11 @@ def wording(source: random.Random, job: Job) -> str:
             _any(source, "{0} GB of memory", "{0}G RAM", "with {0} GB memory per node").format(job.memory_gb)
         )
     if job.name is not None:
-        details.append(_any(source, "called {0}", "job name {0}", "named {0}", "name it {0}").format(job.name))
+        details.append(_any(source, "job name {0}", "named {0}", "name it {0}").format(job.name))
     if job.reservation is not None:
-        details.append(_any(source, "reservation {0}", "in the reservation {0}").format(job.reservation))
+        details.append(_any(source, "reservation {0}", "in reservation {0}").format(job.reservation))
     if job.account is not None:
-        details.append(_any(source, "account {0}", "charge {0}", "billed to {0}").format(job.account))
+        details.append(_any(source, "account {0}", "on account {0}").format(job.account))
     source.shuffle(details)
     if source.random() < 0.25:
         text = source.choice(("", "a job: ", "job request: ")) + ", ".join([details[0], size, *details[1:]])
@@ -160,8 +160,6 @@ def _time(source: random.Random, minutes: int) -> str:
     forms = [f"{minutes} minutes", f"{minutes} min"] if minutes % 60 else []
     if minutes == 30:
         forms += ["half an hour"]
-    if minutes == 90:
-        forms += ["an hour and a half"]
     if minutes % 60 == 0:
         count = _number(source, hours)
         forms += [f"{count} {_plural(hours, 'hour')}", f"{count} {_plural(hours, 'hour')}", f"{hours}h"]
