@@ -45,8 +45,9 @@ c.ConfigurableHTTPProxy.pid_file = str(STATE / "proxy.pid")
 # --- state: all of it below one directory ----------------------------------------------------------------------------
 c.JupyterHub.db_url = f"sqlite:///{STATE / 'jupyterhub.sqlite'}"
 c.JupyterHub.cookie_secret_file = str(STATE / "cookie_secret")
-# A hub that stops leaves sessions running and finds them again: a restart must not cost anybody an allocation.
-c.JupyterHub.cleanup_servers = False
+# A hub that stops leaves sessions running and finds them again: a restart must not cost anybody an allocation. On a
+# laptop there is none to lose, and Ctrl-C should leave nothing behind.
+c.JupyterHub.cleanup_servers = all(target.kind == "local" for target in site.targets)
 # The hub answers at once after a restart and goes on looking at old sessions meanwhile, so that nodes can call back.
 c.JupyterHub.init_spawners_timeout = 1
 
