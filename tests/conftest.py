@@ -2,7 +2,10 @@
 
 import pytest
 
-from tests.clusters.fixtures import *  # noqa: F403  session fixtures: slurm_cluster, kubernetes_cluster
+from tests.clusters.fixtures import kubernetes_cluster, slurm_cluster
+from tests.hub.fixtures import hub
+
+__all__ = ["hub", "kubernetes_cluster", "slurm_cluster"]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

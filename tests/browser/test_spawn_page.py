@@ -10,7 +10,6 @@ from tests.browser.hub_pages import chromium, log_in
 from tests.clusters.requirement import unavailable
 from tests.clusters.slurm import SlurmCluster
 from tests.clusters.slurm.processes import wait_for
-from tests.hub.conftest import hub  # noqa: F401  the session's one hub
 from tests.hub.process import Hub
 from tests.hub.test_sessions import jobs
 
@@ -25,7 +24,7 @@ def page() -> Iterator[Page]:
         yield browser.new_page(viewport={"width": 1200, "height": 900})
 
 
-def test_a_person_starts_a_local_session_and_lands_in_the_notebook(hub: Hub, page: Page) -> None:  # noqa: F811
+def test_a_person_starts_a_local_session_and_lands_in_the_notebook(hub: Hub, page: Page) -> None:
     log_in(page, hub, "page-one")
     expect(page.locator('input[name="target"][value="auto"]')).to_be_checked()
     page.click("text=Login node")
@@ -38,7 +37,7 @@ def test_a_person_starts_a_local_session_and_lands_in_the_notebook(hub: Hub, pag
 
 
 @pytest.mark.slurm
-def test_a_person_starts_on_slurm_and_sees_each_step(hub: Hub, page: Page, slurm_cluster: SlurmCluster) -> None:  # noqa: F811
+def test_a_person_starts_on_slurm_and_sees_each_step(hub: Hub, page: Page, slurm_cluster: SlurmCluster) -> None:
     log_in(page, hub, "page-two")
     page.click("text=One GPU")
     page.click("css=.hybrid-target[data-target=slurm]")
@@ -51,7 +50,7 @@ def test_a_person_starts_on_slurm_and_sees_each_step(hub: Hub, page: Page, slurm
 
 
 @pytest.mark.slurm
-def test_cancel_on_the_progress_page_takes_the_job_back(hub: Hub, page: Page, slurm_cluster: SlurmCluster) -> None:  # noqa: F811
+def test_cancel_on_the_progress_page_takes_the_job_back(hub: Hub, page: Page, slurm_cluster: SlurmCluster) -> None:
     argv = ["sbatch", "--parsable", "--nodes=4", "--gres=gpu:gh200:4", "--output=/dev/null", "--wrap=sleep 600"]
     filling = slurm_cluster.run(*argv).stdout.strip()
     try:
@@ -67,7 +66,7 @@ def test_cancel_on_the_progress_page_takes_the_job_back(hub: Hub, page: Page, sl
         slurm_cluster.run("scancel", filling)
 
 
-def test_a_bad_choice_is_named_while_it_is_typed_and_when_it_is_sent(hub: Hub, page: Page) -> None:  # noqa: F811
+def test_a_bad_choice_is_named_while_it_is_typed_and_when_it_is_sent(hub: Hub, page: Page) -> None:
     log_in(page, hub, "page-four")
     page.click("text=More options")
     page.fill('input[name="notebook"]', "../secret")

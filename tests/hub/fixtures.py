@@ -1,4 +1,4 @@
-"""A running hub for the tests of this folder: one with every target that this machine has."""
+"""A running hub for the tests: one for the whole run, with every target that this machine has."""
 
 from collections.abc import Iterator
 
