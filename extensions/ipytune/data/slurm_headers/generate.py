@@ -21,7 +21,6 @@ GPUS = (1, 2, 3, 4)
 MINUTES = (15, 30, 45, 60, 120, 180, 240, 360, 480, 720)
 PARTITIONS = ("normal", "debug", "long", "large")
 MEMORY_GB = (16, 32, 64, 120, 200, 400)
-NAMES = ("train", "eval", "sweep", "llama", "resnet", "bench", "tune", "test")
 RESERVATIONS = ("course", "school", "workshop")
 ACCOUNTS = ("g12", "g34", "ml01", "csstaff")
 WORDS = {1: "one", 2: "two", 3: "three", 4: "four", 6: "six", 8: "eight", 12: "twelve", 16: "sixteen"}
@@ -38,9 +37,8 @@ class Job:
     minutes: int
     partition: str
     memory_gb: int | None
-    name: str | None
-    reservation: str | None
     account: str | None
+    reservation: str | None
 
     @property
     def combination(self) -> tuple[int, int, int]:
@@ -55,7 +53,6 @@ def header(job: Job) -> str:
         ("time", f"{job.minutes // 60:02d}:{job.minutes % 60:02d}:00"),
         ("partition", job.partition),
         ("mem", None if job.memory_gb is None else f"{job.memory_gb}G"),
-        ("job-name", job.name),
         ("account", job.account),
         ("reservation", job.reservation),
     ]
@@ -75,9 +72,8 @@ def draw(source: random.Random, combination: tuple[int, int, int]) -> Job:
         minutes,
         partition=source.choice(PARTITIONS),
         memory_gb=source.choice(MEMORY_GB) if source.random() < 0.25 else None,
-        name=sometimes(0.35, NAMES),
-        reservation=None,
         account=sometimes(0.25, ACCOUNTS),
+        reservation=sometimes(0.2, RESERVATIONS),
     )
 
 
@@ -87,18 +83,14 @@ def wording(source: random.Random, job: Job) -> str:
     partition = _any(source, "partition {0}", "on the {0} partition", "in partition {0}", "queue {0}")
     details = [_time(source, job.minutes), partition.format(job.partition)]
     if job.memory_gb is not None:
-        details.append(
-            _any(source, "{0} GB of memory", "{0}G RAM", "with {0} GB memory per node").format(job.memory_gb)
-        )
-    if job.name is not None:
-        details.append(_any(source, "job name {0}", "named {0}", "name it {0}").format(job.name))
+        details.append(_any(source, "{0} GB of memory", "memory {0} GB", "with {0} GB memory").format(job.memory_gb))
     if job.reservation is not None:
         details.append(_any(source, "reservation {0}", "in reservation {0}").format(job.reservation))
     if job.account is not None:
         details.append(_any(source, "account {0}", "on account {0}").format(job.account))
     source.shuffle(details)
     if source.random() < 0.25:
-        text = source.choice(("", "a job: ", "job request: ")) + ", ".join([details[0], size, *details[1:]])
+        text = source.choice(("", "please: ", "request: ")) + ", ".join([details[0], size, *details[1:]])
     else:
         frames = ("{0}", "{0}", "I need {0}", "please give me {0}", "run on {0}", "can I get {0}?", "{0}, please")
         text = source.choice(frames).format(", ".join([size, *details]))
