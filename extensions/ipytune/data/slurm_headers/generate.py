@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SEED = 20261122
-TRAIN, HELD_OUT = 640, 120
+TRAIN, HELD_OUT = 440, 120
 SYSTEM = "Write the Slurm header."
 
 NODES = (1, 2, 3, 4, 6, 8, 12, 16)
