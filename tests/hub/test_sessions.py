@@ -11,7 +11,7 @@ from tests.clusters.slurm import SlurmCluster
 from tests.clusters.slurm.processes import wait_for
 from tests.hub.client import User
 from tests.hub.process import ROOT, Hub
-from tests.hub.sites import SESSION_IMAGE
+from tests.hub.sites import SESSION_IMAGE, clusters_site
 
 CELL = "import json, os; print(json.dumps({k: os.environ.get(k) for k in ('CUDA_VISIBLE_DEVICES', 'SLURM_JOB_ID', 'HOME')}))"
 
@@ -127,23 +127,28 @@ def _scheduled(cluster: KubernetesCluster, name: str) -> bool:
 @pytest.mark.slurm
 @pytest.mark.kubernetes
 def test_auto_goes_to_kubernetes_when_slurm_has_no_free_gpu(
-    hub: Hub, slurm_cluster: SlurmCluster, kubernetes_cluster: KubernetesCluster
+    slurm_cluster: SlurmCluster, kubernetes_cluster: KubernetesCluster, tmp_path: Path
 ) -> None:
-    """Kubernetes is first in the site file, so the other way round is shown on a site that prefers Slurm (unit tests);
-    here: with Slurm full, Kubernetes runs it, and the page says that Slurm has nothing."""
-    filling = slurm_cluster.run(
-        "sbatch", "--parsable", "--nodes=4", "--gres=gpu:gh200:4", "--output=/dev/null", "--wrap=sleep 600"
-    ).stdout.strip()
+    site = clusters_site(kubernetes_cluster, slurm=True)
+    site["targets"].sort(key=lambda target: target["name"], reverse=True)  # a site that prefers Slurm
+    environment = {**slurm_cluster.env, "KUBECONFIG": str(kubernetes_cluster.kubeconfig)}
+    hub = Hub(site, tmp_path / "hub", environment).start()
     try:
-        assert wait_for(lambda: f"{filling} RUNNING" in jobs(slurm_cluster), 20, 0.2)
         user = hub.login("johnson")
-        assert wait_for(lambda: "0 of 16 GH200" in str(offers(user)["offers"]), 20, 0.5)
-        assert offers(user)["chosen"] == "kubernetes"
-        user.start({"profile": "gpu-1"})
-        assert user.run_cell("import os; print(os.environ['HOME'])") == "/home/session\n"
-        user.stop()
+        assert offers(user)["chosen"] == "slurm"
+        argv = ["sbatch", "--parsable", "--nodes=4", "--gres=gpu:gh200:4", "--output=/dev/null", "--wrap=sleep 600"]
+        filling = slurm_cluster.run(*argv).stdout.strip()
+        try:
+            assert wait_for(lambda: offers(user)["chosen"] == "kubernetes", 30, 0.5)
+            assert "Slurm: 0 of 16 GH200 GPUs free now" in offers(user)["reason"]
+            user.start({"profile": "gpu-1"})
+            assert user.run_cell("import os; print(os.environ['HOME'])") == "/home/session\n"
+            user.stop()
+        finally:
+            slurm_cluster.run("scancel", filling)
+            assert wait_for(lambda: not jobs(slurm_cluster), 30, 0.2)
     finally:
-        slurm_cluster.run("scancel", filling)
+        hub.close()
 
 
 def offers(user: User) -> dict:
