@@ -4,6 +4,7 @@ Uses what this machine has: Slurm by itself (root), Kubernetes by $KUBECONFIG, c
 """
 
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -39,6 +40,7 @@ def take_hub_screenshots(hub: Hub, slurm: SlurmCluster) -> None:
 def main() -> None:
     IMAGES.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="oberalp-pictures-") as directory:
+        Path(directory).chmod(0o755)  # the cluster's daemons run as several users
         slurm = SlurmCluster(SlurmSpec(), Path(directory) / "slurm")
         slurm.up()
         kubernetes = KubernetesCluster(Path(os.environ["KUBECONFIG"])) if os.environ.get("KUBECONFIG") else None
@@ -50,7 +52,7 @@ def main() -> None:
         finally:
             hub.close()
             slurm.down()
-    take_panel_screenshots(IMAGES)
+    take_panel_screenshots(IMAGES, smoke="--smoke" in sys.argv)
 
 
 if __name__ == "__main__":
