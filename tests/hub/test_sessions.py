@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.clusters.kubernetes import KubernetesCluster, pod_manifest
+from tests.clusters.kubernetes import KubernetesCluster, host_volumes, pod_manifest
 from tests.clusters.requirement import unavailable
 from tests.clusters.slurm import SlurmCluster
 from tests.clusters.slurm.processes import wait_for
@@ -104,7 +104,10 @@ def test_auto_goes_to_slurm_when_kubernetes_has_no_free_gpu(
 ) -> None:
     gpus = str(kubernetes_cluster.allocatable_gpus())
     image = kubernetes_cluster.host_image
-    everything = pod_manifest(image, ["sleep", "600"], resources={"limits": {"nvidia.com/gpu": gpus}})
+    volumes, mounts = host_volumes()  # the image is empty
+    limits = {"limits": {"nvidia.com/gpu": gpus}}
+    everything = pod_manifest(image, ["/usr/bin/sleep", "600"], resources=limits, volumeMounts=mounts)
+    everything["spec"]["volumes"] = volumes
     pod = kubernetes_cluster.create_pod(everything)
     try:
         assert wait_for(lambda: _scheduled(kubernetes_cluster, pod), 30, 0.2)
