@@ -121,8 +121,6 @@ class Run:
 
     def status(self) -> Status:
         """What the run last said, corrected when its process is gone without a last word."""
-        if self._child is not None:
-            self._child.poll()  # reaps it, else it would look alive for ever
         status = self._directory.read_status()
         if status.phase.final or not self._vanished(status):
             return status
@@ -178,6 +176,8 @@ class Run:
         return self._directory.log_tail(n)
 
     def _vanished(self, status: Status) -> bool:
+        if self._child is not None:  # the parent knows best, and reaps it by asking
+            return self._child.poll() is not None
         process = self._directory.read_process()
         if process is None:
             age = time.time() - status.updated_at.timestamp()
