@@ -27,6 +27,38 @@ class NodeCapacity:
     gpus_free: dict[str, int]
     usable: bool = True
     partitions: frozenset[str] = frozenset()
+    state: str = ""
+    """Why a node is not usable, in one word: down, drained or reserved; "" for one in service."""
+    reservations: frozenset[str] = frozenset()
+    """Reservations that hold this node now: usable for a session that names one of them."""
+
+
+@dataclass(frozen=True)
+class Quota:
+    """What a namespace may still take, whoever asks; None where there is no limit. Memory in GB (1000^3 bytes)."""
+
+    sessions: int | None = None
+    cpus: float | None = None
+    memory_gb: float | None = None
+    gpus: int | None = None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a target answers when it is asked for its capacity."""
+
+    nodes: tuple[NodeCapacity, ...]
+    quota: Quota | None = None
+
+
+@dataclass(frozen=True)
+class Access:
+    """What one user may use now on one target. None: nothing is known, so nothing is ruled out."""
+
+    accounts: tuple[str, ...] | None = None
+    partitions: tuple[str, ...] | None = None
+    qos: tuple[str, ...] | None = None
+    reservations: tuple[str, ...] | None = None
 
 
 class Fit(Enum):
@@ -46,6 +78,7 @@ class Capacity:
     nodes: tuple[NodeCapacity, ...] = ()
     read_at: float = 0.0
     error: str | None = None
+    quota: Quota | None = None
 
     @property
     def age(self) -> float:
@@ -91,7 +124,7 @@ class CapacityBoard:
 
     def __init__(
         self,
-        readers: dict[str, Callable[[], Awaitable[tuple[NodeCapacity, ...]]]],
+        readers: dict[str, Callable[[], Awaitable[Reading]]],
         fresh: float = 5,
         patience: float = 8,
     ) -> None:
@@ -119,8 +152,8 @@ class CapacityBoard:
 
     async def _query(self, target: str) -> Capacity:
         try:
-            nodes = await asyncio.wait_for(self._readers[target](), self._patience)
-            capacity = Capacity(target, nodes, time.monotonic())
+            reading = await asyncio.wait_for(self._readers[target](), self._patience)
+            capacity = Capacity(target, reading.nodes, time.monotonic(), quota=reading.quota)
         except asyncio.TimeoutError:
             capacity = Capacity(target, (), time.monotonic(), f"no answer in {self._patience:.0f} s")
         except Exception as error:

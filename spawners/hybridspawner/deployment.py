@@ -8,6 +8,7 @@ from pathlib import Path
 from .capacity import Capacity, CapacityBoard
 from .placement import Placement, place
 from .request import SpawnRequest, candidates
+from .session import new_hub_name
 from .site import LocalTarget, Site, SlurmTarget, load_site
 from .targets.base import Target
 
@@ -17,6 +18,7 @@ class Deployment:
 
     def __init__(self, site: Site, state_dir: Path, callback_url: str) -> None:
         self.site = site
+        self.hub_name = _hub_name(state_dir)
         site_dir = site.path.parent if site.path else Path.cwd()
         self.targets: dict[str, Target] = {}
         for spec in site.targets:
@@ -33,7 +35,7 @@ class Deployment:
                 from .targets.kubernetes import Kubernetes
 
                 self.targets[spec.name] = Kubernetes(spec)
-        self.board = CapacityBoard({name: target.nodes for name, target in self.targets.items()})
+        self.board = CapacityBoard({name: target.read for name, target in self.targets.items()})
 
     async def capacities(self, request: SpawnRequest, user_groups: set[str]) -> dict[str, Capacity]:
         """Readings of the targets that `request` may go to."""
@@ -43,6 +45,15 @@ class Deployment:
     async def place(self, request: SpawnRequest, user_groups: set[str]) -> Placement:
         """place() over fresh readings. Raises NoTarget."""
         return place(request, self.site, await self.capacities(request, user_groups), user_groups)
+
+
+def _hub_name(state_dir: Path) -> str:
+    """This hub's name in marks, made at its first start."""
+    path = state_dir / "hub_name"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(new_hub_name())
+    return path.read_text().strip()
 
 
 @lru_cache

@@ -35,7 +35,11 @@ _NEXT = {
 
 @dataclass(frozen=True)
 class Job:
-    """One submitted job. `mark` is unique and written before the submit, so that a lost id can be found again."""
+    """One submitted job.
+
+    `mark` is unique and written before the submit, so that a lost id can be found again; `marked_at` (seconds since
+    1970) tells until when a submit may still be on its way.
+    """
 
     mark: str
     state: State = State.SUBMITTING
@@ -44,6 +48,7 @@ class Job:
     port: int = 0
     log: str = ""
     exit_code: int | None = None
+    marked_at: float = 0.0
 
     def to(self, state: State, **changes: Any) -> Job:
         """This job in `state`; ValueError for a step that the life cycle does not have."""
@@ -66,6 +71,11 @@ class Job:
             return None
 
 
-def new_mark() -> str:
-    """A mark that no other session has: 64 random bits after a prefix that people recognise in a job list."""
-    return f"jupyterhub-{secrets.token_hex(8)}"
+def new_mark(hub: str) -> str:
+    """A mark that no other session has: 64 random bits after the hub's name (`hub_name`), as people recognise it."""
+    return f"{hub}-{secrets.token_hex(8)}"
+
+
+def new_hub_name() -> str:
+    """What tells this hub's jobs and pods from those of other hubs on the same cluster; kept in its state directory."""
+    return f"jupyterhub-{secrets.token_hex(4)}"

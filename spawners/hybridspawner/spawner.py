@@ -30,11 +30,13 @@ from traitlets import Float, Unicode
 
 from .callback import CALLBACK_PATH
 from .deployment import Deployment, deployment
-from .diagnose import StartFailed, not_reachable
+from .diagnose import StartFailed
+from .diagnose.process import not_reachable
 from .events import EventLog
 from .form import render_form
 from .placement import NoTarget
 from .request import AUTO, InvalidRequest, SpawnRequest, normalise_form, validate
+from .session import new_mark
 from .targets.base import CUSTOMISED, HANDED_OVER, Launch, SessionSpawner
 
 STATE_VERSION = 1
@@ -221,7 +223,7 @@ class HybridSpawner(Spawner):
         self._token_id = token.id if token is not None else None
         await self._reap(placement.target)
         child = self._build_child(placement.target, self._children_state.get(placement.target, {}), launch)
-        child.on_change = self._commit
+        child.mark, child.on_change = new_mark(self.deployment.hub_name), self._commit
         self._target, self._child, self._ended = placement.target, child, False
         self.deployment.board.forget(placement.target)
         url = await child.start_session()

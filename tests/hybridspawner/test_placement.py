@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridspawner.capacity import Capacity, CapacityBoard, Fit, NodeCapacity
+from hybridspawner.capacity import Capacity, CapacityBoard, Fit, NodeCapacity, Reading
 from hybridspawner.placement import NoTarget, place
 from hybridspawner.request import validate
 from hybridspawner.site import Resources
@@ -90,18 +90,18 @@ def test_fit_counts_whole_nodes(nodes: list[tuple[int, bool]], gpus: int, wanted
 async def test_many_readers_cost_one_query_and_a_failure_is_a_reading() -> None:
     asked = 0
 
-    async def slow() -> tuple[NodeCapacity, ...]:
+    async def slow() -> Reading:
         nonlocal asked
         asked += 1
         await asyncio.sleep(0)
-        return (node(1),)
+        return Reading((node(1),))
 
-    async def broken() -> tuple[NodeCapacity, ...]:
+    async def broken() -> Reading:
         raise OSError("refused")
 
-    async def never() -> tuple[NodeCapacity, ...]:
+    async def never() -> Reading:
         await asyncio.Event().wait()
-        return ()
+        return Reading(())
 
     board = CapacityBoard({"a": slow, "b": broken, "c": never}, patience=0.05)
     readings = await asyncio.gather(*(board.read("a") for _ in range(20)))

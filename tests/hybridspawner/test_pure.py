@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridspawner import diagnose
 from hybridspawner.callback import port_of
+from hybridspawner.diagnose import kubernetes as pods
+from hybridspawner.diagnose import slurm as diagnose
 from hybridspawner.duration import format_duration, parse_duration, spoken_duration
 from hybridspawner.events import EventLog
 from hybridspawner.names import directory_name
@@ -30,7 +31,7 @@ def test_directories_are_one_component_each_and_never_shared(one: str, other: st
 
 
 def test_marks_differ() -> None:
-    assert len({new_mark() for _ in range(1000)}) == 1000
+    assert len({new_mark("hub") for _ in range(1000)}) == 1000
 
 
 def test_a_job_survives_the_database_and_strange_state_does_not_stop_a_hub() -> None:
@@ -139,9 +140,9 @@ def test_pods() -> None:
     creating = {
         "status": {"containerStatuses": [{"name": "notebook", "state": {"waiting": {"reason": "ContainerCreating"}}}]}
     }
-    assert (diagnose.pod_failure(waiting) or pytest.fail()).reason == "image"
-    assert (diagnose.pod_failure(ended) or pytest.fail()).reason == "memory"
-    assert diagnose.pod_failure(creating) is None and diagnose.pod_failure({}) is None
+    assert (pods.pod_failure(waiting) or pytest.fail()).reason == "image"
+    assert (pods.pod_failure(ended) or pytest.fail()).reason == "memory"
+    assert pods.pod_failure(creating) is None and pods.pod_failure({}) is None
 
 
 @pytest.mark.parametrize(

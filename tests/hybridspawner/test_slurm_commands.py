@@ -45,15 +45,15 @@ async def test_a_refusal_is_not_silence(commands: Path) -> None:
     with pytest.raises(SubmitRefused, match="invalid partition"):
         await client.submit(Submission("#!/bin/bash\n", {"FAIL": "1"}, "ada", "mark", "/"))
     with pytest.raises(SlurmUnavailable, match="Unable to contact"):
-        await client.jobs(["7"])
+        await client.queue()
     with pytest.raises(SlurmUnavailable):
-        await CommandLine("hub", "/nowhere").find("mark", "ada")
+        await CommandLine("hub", "/nowhere").marked("mark")
 
 
 async def test_a_command_that_hangs_is_silence(commands: Path) -> None:
     (commands / "squeue").write_text("#!/bin/sh\nexec sleep 60\n")
     with pytest.raises(SlurmUnavailable, match="did not answer"):
-        await CommandLine("hub", str(commands), timeout=0.5).jobs(["7"])
+        await CommandLine("hub", str(commands), timeout=0.5).queue()
 
 
 def launch(request: object) -> subprocess.CompletedProcess[str]:

@@ -7,7 +7,10 @@ from hypothesis import strategies as st
 from hybridspawner.targets.slurm import parse
 from hybridspawner.targets.slurm.script import directive, line
 
-SQUEUE = "7|RUNNING|nid000001|2026-11-22T01:00:00|None\n8|PENDING|n/a|N/A|Resources\n9_[1-3]|PENDING||N/A|a|b\n\n"
+SQUEUE = (
+    "7|RUNNING|nid000001|2026-11-22T01:00:00|10|normal|ada|None\n8|PENDING|n/a|N/A|9|normal|ada|Resources\n"
+    "9_[1-3]|PENDING||N/A|8|normal,debug|bob|a|b\n\n"
+)
 
 
 def sinfo_line(name: str, state: str, cpus: str, partition: str, have: str, used: str) -> str:
@@ -72,10 +75,15 @@ def test_records_of_ended_jobs() -> None:
     record = parse.scontrol_job(
         "JobId=5 JobName=x JobState=FAILED Reason=NonZeroExitCode ExitCode=3:0 BatchHost=nid000001"
     )
-    assert record is not None and record.ended and record.exit_code == 3
-    record = parse.sacct("5|CANCELLED by 1000|0:15|None\n5.batch|CANCELLED|0:15|\n")
-    assert record is not None and record.state == "CANCELLED" and record.exit_code == 143
-    assert parse.scontrol_job("") is None and parse.sacct("") is None
+    assert record is not None and record[1].ended and record[1].exit_code == 3
+    records = parse.sacct("5|CANCELLED by 1000|0:15|None\n5.batch|CANCELLED|0:15|\n6|RUNNING|0:0|None\n")
+    assert records["5"].state == "CANCELLED" and records["5"].exit_code == 143 and not records["6"].ended
+    assert parse.scontrol_job("") is None and parse.sacct("") == {}
+
+
+def test_a_comment_cannot_change_a_job_s_record() -> None:
+    record = parse.scontrol_job("JobId=5 UserId=ada(1000) JobState=RUNNING Comment=x JobState=FAILED UserId=bob(1)")
+    assert record is not None and record[1].state == "RUNNING" and record[1].user == "ada"
 
 
 @given(st.text())

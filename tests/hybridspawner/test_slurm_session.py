@@ -22,6 +22,7 @@ class Cluster:
         self.marks: dict[str, str] = {}
         self.cancelled: list[str] = []
         self.queries = 0
+        self.submit_patience = 0.1
         self.silent = self.lose_answer = self.refuse = self.stubborn = False
         self.submitting = asyncio.Event()
         self.let_submit = asyncio.Event()
@@ -48,19 +49,25 @@ class Cluster:
         if not self.stubborn:
             self.states[job_id] = "CANCELLED"
 
-    async def jobs(self, ids: Collection[str]) -> dict[str, JobReading]:
+    async def queue(self) -> dict[str, JobReading]:
         self.queries += 1
         self._answer()
-        return {i: JobReading(i, self.states[i], "nid1") for i in ids if i in self.states}
+        return {i: JobReading(i, state, "nid1") for i, state in self.states.items()}
 
-    async def find(self, mark: str, user: str) -> str | None:
+    async def marked(self, prefix: str) -> dict[str, JobReading]:
         self._answer()
-        return self.marks.get(mark)
+        return {m: JobReading(i, self.states[i], "nid1") for m, i in self.marks.items() if m.startswith(prefix)}
 
-    async def finished(self, job_id: str) -> JobReading | None:
+    async def finished(self, ids: Collection[str]) -> dict[str, JobReading]:
         self._answer()
-        state = self.states.get(job_id)
-        return JobReading(job_id, state) if state else self.records.get(job_id)
+        records = {**self.records, **{i: JobReading(i, state) for i, state in self.states.items()}}
+        return {i: records[i] for i in ids if i in records}
+
+    async def rights(self) -> dict:
+        return {}
+
+    async def estimate(self, job: Submission) -> None:
+        return None
 
     async def nodes(self) -> tuple:
         return ()
@@ -77,6 +84,7 @@ async def cluster() -> Cluster:
 def session(cluster: Cluster) -> SlurmSessionSpawner:
     child = SlurmSessionSpawner(user=SimpleNamespace(name="ada"))
     child.client, child.watcher = cluster, SlurmWatcher(cluster, quick=0.01, slow=0.01, longest=0.02)
+    child.mark = "hub-1"
     child.req_homedir, child.req_keepvars, child.callback_url = "/home/ada", "", "http://hub/port"
     child.get_env = dict  # what JupyterHub would give it is not the matter here
     child.get_args = list

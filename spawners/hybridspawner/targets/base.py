@@ -7,13 +7,14 @@ ordinary JupyterHub spawner (LocalProcessSpawner, batchspawner's SlurmSpawner, K
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from jupyterhub.spawner import Spawner
 
-from ..capacity import NodeCapacity
+from ..capacity import Access, Reading
 from ..diagnose import StartFailed
 from ..request import SpawnRequest
 from ..site import Realisation, Resources
@@ -50,6 +51,14 @@ class SessionSpawner(Protocol):
     on_change: Callable[[], None]
     """To be called at every change of what get_state() returns, so that it is committed at once."""
 
+    mark: str
+    """What a job, pod or process of this session carries, so that it can be found again: `new_mark` of its hub."""
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the session only waits for the scheduler: it has begun nothing on a node."""
+        ...
+
     async def start_session(self) -> str:
         """Start, and return the URL of the server (which need not answer yet). Raises StartFailed."""
         ...
@@ -72,8 +81,23 @@ class Target(Protocol):
 
     name: str
 
-    async def nodes(self) -> tuple[NodeCapacity, ...]:
-        """A fresh reading; any exception means that there is none."""
+    async def read(self) -> Reading:
+        """A fresh reading of the capacity; any exception means that there is none."""
+        ...
+
+    async def access(self, username: str) -> Access:
+        """What this user may use here now. Answered from a reading of all users' rights that is some minutes old."""
+        ...
+
+    async def estimate(self, launch: Launch, username: str) -> datetime | None:
+        """When the scheduler expects to start such a session, if it were asked for now; None if it does not tell."""
+        ...
+
+    async def strays(self, hub: str, known: Collection[str]) -> list[str]:
+        """End what the hub named `hub` began here and has no record of: `known` are the marks on record.
+
+        Returns what was ended, in words for the log. Raises when the target does not answer.
+        """
         ...
 
     def child_class(self) -> type[Spawner]:

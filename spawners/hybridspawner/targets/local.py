@@ -11,18 +11,18 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from datetime import datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from jupyterhub.spawner import SimpleLocalProcessSpawner, Spawner
 
-from .. import diagnose
-from ..capacity import NodeCapacity
+from ..capacity import Access, NodeCapacity, Reading
 from ..diagnose import StartFailed
+from ..diagnose import process as diagnose
 from ..events import EventLog
 from ..names import directory_name
-from ..session import new_mark
 from ..site import LocalTarget
 from .base import Launch, set_traits
 
@@ -36,7 +36,7 @@ class LocalSessionSpawner(SimpleLocalProcessSpawner):
     on_change: Callable[[], None] = staticmethod(lambda: None)
     log_file: Path
     mark = ""
-    _log_handle: TextIO | None = None
+    waiting = False
 
     def get_state(self) -> dict[str, Any]:
         return {**super().get_state(), "mark": self.mark}
@@ -51,7 +51,6 @@ class LocalSessionSpawner(SimpleLocalProcessSpawner):
         return {**env, MARK: self.mark, "PATH": f"{programs}{os.pathsep}{env.get('PATH', os.defpath)}"}
 
     async def start_session(self) -> str:
-        self.mark = new_mark()
         self.on_change()
         self.log_file.parent.mkdir(parents=True, exist_ok=True)
         with self.log_file.open("w") as log:
@@ -112,6 +111,18 @@ def _processes(mark: str) -> list[int]:
     return found
 
 
+def _marks() -> set[str]:
+    """The marks that living processes carry."""
+    prefix, found = f"{MARK}=".encode(), set()
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            variables = (entry / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        found |= {v[len(prefix) :].decode(errors="replace") for v in variables if v.startswith(prefix)}
+    return found
+
+
 def _signal(mark: str, sig: signal.Signals) -> None:
     for pid in _processes(mark):
         try:
@@ -128,13 +139,26 @@ class Local:
         self._skeleton = site_dir / spec.skeleton if spec.skeleton else None
         self._children: set[LocalSessionSpawner] = set()
 
-    async def nodes(self) -> tuple[NodeCapacity, ...]:
+    async def read(self) -> Reading:
         cpus = os.cpu_count() or 1
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
         running = sum(bool(child.pid) for child in self._children)
         full = self._spec.max_sessions is not None and running >= self._spec.max_sessions
         # cores are shared, not handed out: any number of sessions may start unless the site sets a limit
-        return (NodeCapacity("this machine", cpus, 0 if full else cpus, memory, memory, {}, {}),)
+        return Reading((NodeCapacity("this machine", cpus, 0 if full else cpus, memory, memory, {}, {}),))
+
+    async def access(self, username: str) -> Access:
+        return Access()
+
+    async def estimate(self, launch: Launch, username: str) -> datetime | None:
+        return None
+
+    async def strays(self, hub: str, known: Collection[str]) -> list[str]:
+        ended = []
+        for mark in {mark for mark in _marks() if mark.startswith(hub + "-")} - set(known):
+            _signal(mark, signal.SIGTERM)
+            ended.append(f"processes of {mark}")
+        return ended
 
     def child_class(self) -> type[Spawner]:
         return LocalSessionSpawner

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from datetime import datetime
 from typing import Any
 
 from jupyterhub.spawner import Spawner
 
-from ...capacity import NodeCapacity
+from ...capacity import Access, Reading
 from ...site import KubernetesTarget
 from ..base import Launch, set_traits
 from . import capacity
@@ -18,8 +20,17 @@ class Kubernetes:
     def __init__(self, spec: KubernetesTarget) -> None:
         self.name, self._spec = spec.name, spec
 
-    async def nodes(self) -> tuple[NodeCapacity, ...]:
-        return await capacity.read(self._spec.gpu_resource)
+    async def read(self) -> Reading:
+        return Reading(await capacity.read(self._spec.gpu_resource))
+
+    async def access(self, username: str) -> Access:
+        return Access()
+
+    async def estimate(self, launch: Launch, username: str) -> datetime | None:
+        return None  # Kubernetes has no queue: a pod fits now, or nobody knows when
+
+    async def strays(self, hub: str, known: Collection[str]) -> list[str]:
+        return []
 
     def child_class(self) -> type[Spawner]:
         from .spawner import KubernetesSessionSpawner

@@ -9,8 +9,8 @@ from jupyterhub.utils import exponential_backoff
 from kubernetes_asyncio.client.exceptions import ApiException
 from kubespawner import KubeSpawner
 
-from ... import diagnose
 from ...diagnose import StartFailed
+from ...diagnose import kubernetes as diagnose
 from ...events import EventLog
 
 
@@ -19,6 +19,8 @@ class KubernetesSessionSpawner(KubeSpawner):
 
     progress_log: EventLog | None = None
     on_change: Callable[[], None] = staticmethod(lambda: None)
+    mark = ""
+    waiting = False
 
     async def start_session(self) -> str:
         self._say("Creating the pod", 5)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import os
 import pwd
+import time
+from collections.abc import Collection
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from jupyterhub.spawner import Spawner
 
-from ...capacity import NodeCapacity
+from ...capacity import Access, Reading
 from ...site import SlurmTarget
 from ..base import Launch, set_traits
 from .cli import CommandLine
 from .watcher import SlurmWatcher
+
+_RIGHTS_SECONDS = 300.0
 
 
 class Slurm:
@@ -23,9 +28,28 @@ class Slurm:
         self.name, self._spec, self._callback_url = spec.name, spec, callback_url
         self.client = CommandLine(spec.run_as, spec.bin, spec.gres)
         self.watcher = SlurmWatcher(self.client)
+        self._rights: dict[str, Access] = {}
+        self._rights_at = float("-inf")
 
-    async def nodes(self) -> tuple[NodeCapacity, ...]:
-        return await self.client.nodes()
+    async def read(self) -> Reading:
+        return Reading(await self.client.nodes())
+
+    async def access(self, username: str) -> Access:
+        if time.monotonic() - self._rights_at > _RIGHTS_SECONDS:
+            self._rights_at = time.monotonic()  # before the answer: one question at a time
+            self._rights = await self.client.rights()
+        return self._rights.get(username, Access())
+
+    async def estimate(self, launch: Launch, username: str) -> datetime | None:
+        return None
+
+    async def strays(self, hub: str, known: Collection[str]) -> list[str]:
+        ended = []
+        for mark, job in (await self.client.marked(hub + "-")).items():
+            if mark not in known and not job.ended:
+                await self.client.cancel(job.job_id, job.user)
+                ended.append(f"job {job.job_id} of {job.user}")
+        return ended
 
     def child_class(self) -> type[Spawner]:
         from .spawner import SlurmSessionSpawner

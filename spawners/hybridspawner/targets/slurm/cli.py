@@ -13,10 +13,11 @@ import os
 import pwd
 import sys
 from collections.abc import Collection
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from ...capacity import NodeCapacity
+from ...capacity import Access, NodeCapacity
 from . import parse
 from .client import JobReading, SlurmError, SlurmUnavailable, Submission, SubmitRefused
 
@@ -44,6 +45,8 @@ _KEPT = ("PATH", "LANG", "LC_ALL", "SLURM_CONF", "LD_LIBRARY_PATH", "TZ")
 class CommandLine:
     """`SlurmClient` by sbatch, squeue, scancel, scontrol, sacct and sinfo. Times in seconds."""
 
+    submit_patience = 45.0
+
     def __init__(
         self, run_as: Literal["user", "hub"] = "user", bin: str | None = None, gres: str = "gpu", timeout: float = 30
     ) -> None:
@@ -54,7 +57,8 @@ class CommandLine:
 
     async def submit(self, job: Submission) -> str:
         argv = ["sbatch", "--parsable", f"--comment={job.mark}", f"--chdir={job.directory}"]
-        request = {"argv": argv, "environment": job.environment, "stdin": job.script}
+        # the launcher ends sbatch when its time is up, also if the hub that asked is gone by then
+        request = {"argv": argv, "environment": job.environment, "stdin": job.script, "timeout": self._timeout}
         try:
             output = await self._as_user(job.user, request)
             return parse.job_id(output)
@@ -72,50 +76,54 @@ class CommandLine:
             if not _says(error, _UNKNOWN_JOB):
                 raise
 
-    async def jobs(self, ids: Collection[str]) -> dict[str, JobReading]:
-        argv = ["squeue", "--noheader", "--states=all", f"--format={parse.SQUEUE_FORMAT}", f"--jobs={','.join(ids)}"]
-        try:
-            return parse.squeue(await self._as_hub(argv))
-        except SlurmUnavailable:
-            raise
-        except SlurmError:  # squeue's answer when the controller knows none of them
-            return {}
+    async def queue(self) -> dict[str, JobReading]:
+        argv = ["squeue", "--noheader", "--all", "--states=all", f"--format={parse.SQUEUE_FORMAT}"]
+        return parse.squeue(await self._as_hub(argv))
 
-    async def find(self, mark: str, user: str) -> str | None:
-        argv = [
-            "squeue",
-            "--noheader",
-            "--states=all",
-            "--format=%i|%k",
-            *([f"--user={user}"] if self._run_as == "user" else []),
-        ]
-        for line in (await self._as_hub(argv)).splitlines():
-            number, _, comment = line.strip().partition("|")
-            if comment == mark:
-                return number
-        return None
+    async def marked(self, prefix: str) -> dict[str, JobReading]:
+        argv = ["squeue", "--noheader", "--all", "--states=all", "--format=%i|%k"]
+        found = {}
+        for mark, job_id in parse.marks(await self._as_hub(argv), prefix).items():
+            # a comment with line breaks can pretend to be other jobs: each job's own record decides
+            record = await self._record(job_id)
+            if record is not None and record[0] == mark:
+                found[mark] = record[1]
+        return found
 
-    async def finished(self, job_id: str) -> JobReading | None:
-        try:
-            reading = parse.scontrol_job(await self._as_hub(["scontrol", "--oneliner", "show", "job", job_id]))
-            if reading is not None and reading.ended:
-                return reading
-        except SlurmUnavailable:
-            raise
-        except SlurmError:  # unknown to the controller
-            pass
+    async def finished(self, ids: Collection[str]) -> dict[str, JobReading]:
         columns = "JobIDRaw,State,ExitCode,Reason"
-        argv = ["sacct", "--parsable2", "--noheader", "--allocations", f"--jobs={job_id}", f"--format={columns}"]
+        argv = ["sacct", "--parsable2", "--noheader", "--allocations", f"--jobs={','.join(ids)}", f"--format={columns}"]
         try:
-            return parse.sacct(await self._as_hub(argv))
+            known = parse.sacct(await self._as_hub(argv))
         except SlurmUnavailable as error:
-            if _says(error, _NO_ACCOUNTING):  # then the controller's word is all there is
-                return None
+            if not _says(error, _NO_ACCOUNTING):
+                raise
+            known = {}
+        for job_id in ids:  # accounting lags behind, or there is none
+            if job_id not in known or not known[job_id].ended:
+                record = await self._record(job_id)
+                if record is not None:
+                    known[job_id] = record[1]
+        return known
+
+    async def _record(self, job_id: str) -> tuple[str, JobReading] | None:
+        """The controller's record of a job, with its mark; None if it knows the job no more."""
+        try:
+            return parse.scontrol_job(await self._as_hub(["scontrol", "--oneliner", "show", "job", job_id]))
+        except SlurmUnavailable:
             raise
+        except SlurmError:
+            return None
 
     async def nodes(self) -> tuple[NodeCapacity, ...]:
         argv = ["sinfo", "--Node", "--noheader", "--exact", f"--Format={parse.SINFO_FIELDS}"]
         return parse.sinfo(await self._as_hub(argv), self._gres)
+
+    async def rights(self) -> dict[str, Access]:
+        return {}
+
+    async def estimate(self, job: Submission) -> datetime | None:
+        return None
 
     async def tail(self, path: str, user: str, lines: int) -> str:
         try:

@@ -1,4 +1,4 @@
-"""What HybridSpawner needs of a Slurm cluster, whatever the transport (local commands; REST, FirecREST later).
+"""What HybridSpawner needs of a Slurm cluster, whatever the transport.
 
 Every method either answers or raises: `SlurmUnavailable` when the controller cannot be asked (so nothing is known),
 `SubmitRefused` when it said no. An answer that does not mention a job means that the controller does not know it.
@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
-from ...capacity import NodeCapacity
+from ...capacity import Access, NodeCapacity
 
 PENDING = frozenset(
     {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD", "SPECIAL_EXIT"}
@@ -57,7 +58,10 @@ class Submission:
 
 @dataclass(frozen=True)
 class JobReading:
-    """What Slurm says of one job. `host` is the batch host; `start` as squeue prints it ("N/A" when there is none)."""
+    """What Slurm says of one job. `host` is the batch host; `start` as squeue prints it ("N/A" when there is none).
+
+    `partition` may be a list; `priority` is Slurm's integer, 0 for a held job and where it is not told.
+    """
 
     job_id: str
     state: str
@@ -65,6 +69,9 @@ class JobReading:
     start: str = "N/A"
     reason: str = ""
     exit_code: int | None = None
+    partition: str = ""
+    priority: int = 0
+    user: str = ""
 
     @property
     def pending(self) -> bool:
@@ -76,30 +83,42 @@ class JobReading:
 
 
 class SlurmClient(Protocol):
-    """One cluster."""
+    """One cluster. Methods that look ask for everything at once: their cost does not grow with our sessions."""
 
     async def submit(self, job: Submission) -> str:
-        """Submit and return the job id."""
+        """Submit and return the job id. Once this has raised SlurmUnavailable, or was given up for longer than
+        `submit_patience` seconds, nothing is submitted any more behind the caller's back."""
         ...
+
+    submit_patience: float
 
     async def cancel(self, job_id: str, user: str) -> None:
         """Ask for the end of a job; no proof that it has ended. A job that is unknown or ended is no error."""
         ...
 
-    async def jobs(self, ids: Collection[str]) -> dict[str, JobReading]:
-        """Readings of those of `ids` that the controller knows: one request, whatever their number."""
+    async def queue(self) -> dict[str, JobReading]:
+        """Every job that the controller knows and shows us, by id, other people's and just ended ones too."""
         ...
 
-    async def find(self, mark: str, user: str) -> str | None:
-        """The id of the job submitted with `mark`, or None if there is none."""
+    async def marked(self, prefix: str) -> dict[str, JobReading]:
+        """Jobs that the controller knows whose mark starts with `prefix`, by mark."""
         ...
 
-    async def finished(self, job_id: str) -> JobReading | None:
-        """What the controller, else accounting, says of a job that squeue lists no more; None if neither knows it."""
+    async def finished(self, ids: Collection[str]) -> dict[str, JobReading]:
+        """What accounting (else the controller's record) says of jobs that have left the queue; absent if unknown."""
         ...
 
     async def nodes(self) -> tuple[NodeCapacity, ...]:
-        """All nodes, with what is free on them."""
+        """All nodes, with what is free on them, and the reservations that hold them."""
+        ...
+
+    async def rights(self) -> dict[str, Access]:
+        """What every user may use now, by user name: accounts, partitions, QoS, reservations that are active."""
+        ...
+
+    async def estimate(self, job: Submission) -> datetime | None:
+        """When the scheduler would start this job, were it submitted now (local time of the cluster); None: unknown.
+        Raises SubmitRefused if it would be refused."""
         ...
 
     async def tail(self, path: str, user: str, lines: int) -> str:

@@ -3,7 +3,7 @@
 Started as `sudo -n -H -u USER -- PYTHON -I launcher.py`, it reads one JSON object from stdin, so that nothing of a job
 (script, environment, secrets) is ever on a command line, and no shell sees it:
 
-    {"argv": ["sbatch", "--parsable", ...], "environment": {...}, "stdin": "..."}   run a command
+    {"argv": ["sbatch", "--parsable", ...], "environment": {...}, "stdin": "...", "timeout": 30}   run a command
     {"tail": "/path/of/a/log", "bytes": 8192}                                         the end of a file
 
 It prints the command's output and ends with its exit status. Standard library only: it runs on the hub's machine with
@@ -41,7 +41,17 @@ def main() -> int:
     if program is None:
         print(f"{argv[0]}: command not found", file=sys.stderr)
         return 127
-    done = subprocess.run([program, *argv[1:]], input=request.get("stdin", "").encode(), env=environment, check=False)
+    try:
+        done = subprocess.run(
+            [program, *argv[1:]],
+            input=request.get("stdin", "").encode(),
+            env=environment,
+            timeout=request.get("timeout"),
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        print(f"{argv[0]}: socket timed out: no answer in {request['timeout']:g} s", file=sys.stderr)
+        return 1
     return done.returncode
 
 

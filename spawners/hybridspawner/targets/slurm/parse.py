@@ -8,7 +8,8 @@ from collections import Counter
 from ...capacity import NodeCapacity
 from .client import JobReading
 
-SQUEUE_FORMAT = "%i|%T|%B|%S|%r"
+SQUEUE_FORMAT = "%i|%T|%B|%S|%Q|%P|%u|%r"
+"""Nothing in it is chosen by a job's owner: a name or comment may hold line breaks and pretend to be another job."""
 SINFO_FIELDS = "NodeList:128,StateLong:32,CPUsState:64,Memory:32,AllocMem:32,PartitionName:128,Gres:512,GresUsed:512"
 _WIDTHS = [int(field.split(":")[1]) for field in SINFO_FIELDS.split(",")]
 _GRES = re.compile(r"(?<![\w.-])(?P<name>\w+)(?::(?P<type>[A-Za-z][\w.-]*))?:(?P<count>\d+)(?=[(,]|$)", re.ASCII)
@@ -28,44 +29,48 @@ def squeue(output: str) -> dict[str, JobReading]:
     """Readings by job id, from `squeue --noheader --format SQUEUE_FORMAT`."""
     readings = {}
     for line in output.splitlines():
-        fields = line.strip().split("|", 4)
-        if len(fields) == 5:
-            number, state, host, start, reason = fields
+        fields = line.strip().split("|", 7)
+        if len(fields) == 8 and fields[4].isdigit():
+            number, state, host, start, priority, partition, user, reason = fields
             host = "" if host in ("n/a", "N/A", "(null)") else host
-            readings[number] = JobReading(number, state, host, start, "" if reason == "None" else reason)
+            reason = "" if reason == "None" else reason
+            readings[number] = JobReading(number, state, host, start, reason, None, partition, int(priority), user)
     return readings
 
 
-def scontrol_job(output: str) -> JobReading | None:
-    """The reading in `scontrol --oneliner show job ID`."""
-    fields = dict(re.findall(r"(?:^|\s)(\w+)=(\S*)", output))
+def marks(output: str, prefix: str) -> dict[str, str]:
+    """Job ids by mark, from `squeue --noheader --format %i|%k`, of jobs whose comment starts with `prefix`."""
+    pairs = (line.strip().partition("|") for line in output.splitlines())
+    return {comment: number for number, _, comment in pairs if comment.startswith(prefix) and number.isdigit()}
+
+
+def scontrol_job(output: str) -> tuple[str, JobReading] | None:
+    """The comment and the reading in `scontrol --oneliner show job ID`."""
+    fields = dict(reversed(re.findall(r"(?:^|\s)(\w+)=(\S*)", output)))  # the first counts: a comment may hold more
     if not fields.get("JobId"):
         return None
-    return JobReading(
+    reading = JobReading(
         fields["JobId"],
         fields.get("JobState", ""),
         fields.get("BatchHost", ""),
         reason="" if fields.get("Reason") in (None, "None") else fields["Reason"],
         exit_code=_exit_code(fields.get("ExitCode", "")),
+        user=fields.get("UserId", "").split("(")[0],
     )
+    return fields.get("Comment", ""), reading
 
 
-def sacct(output: str) -> JobReading | None:
-    """The reading in `sacct --parsable2 --noheader --format JobIDRaw,State,ExitCode,Reason` (first line: the job)."""
+def sacct(output: str) -> dict[str, JobReading]:
+    """Readings by job id, from `sacct --allocations --parsable2 --noheader --format JobIDRaw,State,ExitCode,Reason`."""
+    readings = {}
     for line in output.splitlines():
         fields = line.split("|")
         if len(fields) == 4:
             number, state, code, reason = fields
-            # accounting writes e.g. "CANCELLED by 1000"
-            return JobReading(
-                number,
-                state.split()[0] if state else "",
-                "",
-                "N/A",
-                "" if reason == "None" else reason,
-                _exit_code(code),
-            )
-    return None
+            word = state.split()[0] if state else ""  # accounting writes e.g. "CANCELLED by 1000"
+            reason = "" if reason == "None" else reason
+            readings[number] = JobReading(number, word, reason=reason, exit_code=_exit_code(code))
+    return readings
 
 
 def _exit_code(text: str) -> int | None:

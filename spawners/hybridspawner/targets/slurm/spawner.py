@@ -19,11 +19,11 @@ from typing import Any
 from batchspawner import SlurmSpawner
 from traitlets import Float, Unicode, default
 
-from ... import diagnose
 from ...diagnose import StartFailed
+from ...diagnose import slurm as diagnose
 from ...duration import spoken_duration
 from ...events import EventLog
-from ...session import Job, State, new_mark
+from ...session import Job, State
 from .client import SlurmClient, SlurmError, SlurmUnavailable, Submission, SubmitRefused
 from .script import TEMPLATE, render
 from .watcher import News, SlurmWatcher
@@ -58,6 +58,7 @@ class SlurmSessionSpawner(SlurmSpawner):
     progress_log: EventLog | None = None
     on_change: Callable[[], None] = staticmethod(lambda: None)
     job: Job | None = None
+    mark = ""
     _submitting: asyncio.Task[None] | None = None
     _called_back: asyncio.Event
 
@@ -96,6 +97,10 @@ class SlurmSessionSpawner(SlurmSpawner):
             self.job_id = new.job_id
             self.on_change()
 
+    @property
+    def waiting(self) -> bool:
+        return self.job is not None and self.job.state in (State.SUBMITTING, State.QUEUED, State.UNKNOWN)
+
     # --- start -------------------------------------------------------------------------------------------------------
 
     def get_env(self) -> dict[str, str]:
@@ -120,7 +125,7 @@ class SlurmSessionSpawner(SlurmSpawner):
 
     async def start_session(self) -> str:
         self._called_back.clear()
-        self.job = Job(new_mark())
+        self.job = Job(self.mark, marked_at=time.time())
         self.on_change()
         self._say("Submitting the job to Slurm", 5)
         self._submitting = asyncio.create_task(self._submit())
@@ -164,7 +169,8 @@ class SlurmSessionSpawner(SlurmSpawner):
                     self._say(f"The job runs on {self.job.host}; the server is starting", 60)
                     return
                 if self.job.state is State.QUEUED:
-                    self._say(*diagnose.queue_words(news.reading.reason, news.reading.start))
+                    ahead = self.watcher.ahead(self.job.job_id)
+                    self._say(*diagnose.queue_words(news.reading.reason, news.reading.start, ahead))
             if self._silent():
                 self._say("Slurm does not answer at the moment; the job keeps its place", 12, self.watcher.last_error)
             if time.monotonic() > deadline:
@@ -257,17 +263,22 @@ class SlurmSessionSpawner(SlurmSpawner):
         return None
 
     async def _recover(self) -> bool:
-        """Look for a job whose id was never learnt, by its mark. True if found; GONE if Slurm says there is none."""
+        """Look for a job whose id was never learnt, by its mark. True if found.
+
+        GONE only when the time is over in which a submit of a hub that died could still reach the controller.
+        """
         assert self.job is not None
+        too_late = time.time() > self.job.marked_at + self.client.submit_patience
         try:
-            job_id = await self.client.find(self.job.mark, self.user.name)
+            found = (await self.client.marked(self.job.mark)).get(self.job.mark)
         except SlurmError as error:
             self.log.warning("Cannot look for job %s: %s", self.job.mark, error)
             return False
-        if job_id is None:
-            self._to(State.GONE)
+        if found is None:
+            if too_late:
+                self._to(State.GONE)
             return False
-        self._to(State.QUEUED, job_id=job_id, log=self.req_log.replace("%j", job_id))
+        self._to(State.QUEUED, job_id=found.job_id, log=self.req_log.replace("%j", found.job_id))
         return True
 
     async def _diagnosis(self, news: News) -> StartFailed:
@@ -286,9 +297,11 @@ class SlurmSessionSpawner(SlurmSpawner):
             self._submitting = None
         if self.job is None or self.job.state is State.GONE:
             return True
-        if not self.job.job_id and not await self._recover():
-            return self.job.state is State.GONE
         deadline, cancelled_at = time.monotonic() + self.stop_timeout, -60.0
+        while not self.job.job_id and not await self._recover():
+            if self.job.state is State.GONE or time.monotonic() > deadline:
+                return self.job.state is State.GONE
+            await asyncio.sleep(1)
         self.watcher.follow(self.job.job_id)
         while time.monotonic() < deadline:
             if (
@@ -320,6 +333,10 @@ class SlurmSessionSpawner(SlurmSpawner):
     async def current_url(self) -> str | None:
         if self.job is None:
             return None
+        while not self.job.job_id and not await self._recover():
+            if self.job.state is State.GONE:
+                return None
+            await asyncio.sleep(1)
         await self._until_running()
         if not self.job.port:
             await self._until_called_back()

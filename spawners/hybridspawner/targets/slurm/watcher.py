@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from dataclasses import dataclass
 
@@ -32,6 +33,7 @@ class SlurmWatcher:
     def __init__(self, client: SlurmClient, quick: float = 1.0, slow: float = 10.0, longest: float = 60.0) -> None:
         self._client, self._quick, self._slow, self._longest = client, quick, slow, longest
         self._news: dict[str, News | None] = {}
+        self._queue: dict[str, JobReading] = {}
         self._task: asyncio.Task[None] | None = None
         self._round = asyncio.Event()
         self._nudge = asyncio.Event()
@@ -52,6 +54,10 @@ class SlurmWatcher:
     def news(self, job_id: str) -> News | None:
         """What is known of a followed job; None before the first answer."""
         return self._news.get(job_id)
+
+    def ahead(self, job_id: str) -> int | None:
+        """How many waiting jobs of the same partition the scheduler ranks before this one; None if it is not told."""
+        return ahead(self._queue, job_id)
 
     def hurry(self) -> None:
         """Ask now rather than at the end of the interval: something is expected to have changed."""
@@ -104,19 +110,38 @@ class SlurmWatcher:
         wanted = [job_id for job_id, news in self._news.items() if news is None or not news.ended]
         if not wanted:
             return
-        readings = await self._client.jobs(wanted)
+        queue = await self._client.queue()
+        # whoever is gone from the queue: the record tells how it ended, and has the last word on whether it did
+        left = [job_id for job_id in wanted if job_id not in queue or queue[job_id].ended]
+        records = await self._client.finished(left) if left else {}
+        now = time.monotonic()
         for job_id in wanted:
-            reading = readings.get(job_id)
-            if reading is None or reading.ended:
-                # gone from the queue: the record tells how it ended, and has the last word on whether it did
-                record = await self._client.finished(job_id)
-                ended = record is None or record.ended
-                reading = record or reading or JobReading(job_id, "GONE")
-            else:
-                ended = False
-            if job_id in self._news:
-                self._news[job_id] = News(reading, ended, time.monotonic())
+            reading, record = queue.get(job_id), records.get(job_id)
+            ended = job_id in left and (record is None or record.ended)
+            if job_id in self._news:  # not forgotten meanwhile
+                self._news[job_id] = News(record or reading or JobReading(job_id, "GONE"), ended, now)
+        self._queue = queue
 
     def _announce(self) -> None:
         self._round.set()
         self._round = asyncio.Event()
+
+
+def ahead(queue: dict[str, JobReading], job_id: str) -> int | None:
+    """Waiting jobs before `job_id` in its partitions, by priority, then by age. Held jobs (priority 0) do not count."""
+    mine = queue.get(job_id)
+    if mine is None or not mine.pending or not mine.priority:
+        return None
+    partitions = set(mine.partition.split(","))
+    return sum(
+        other.pending
+        and not partitions.isdisjoint(other.partition.split(","))
+        and (other.priority, -_number(other.job_id)) > (mine.priority, -_number(mine.job_id))
+        for other in queue.values()
+    )
+
+
+def _number(job_id: str) -> int:
+    """The number of a job, of an array's or of a component's job: `12`, `12_[1-3]`, `12+0`."""
+    digits = re.match(r"\d+", job_id)
+    return int(digits[0]) if digits else 0
