@@ -91,6 +91,10 @@ class _Target(_Model):
     description: str = ""
     groups: tuple[str, ...] | None = None
     start_timeout: int = Field(ge=1, description="longest time from the request to a usable server, in seconds")
+    starts_at_a_time: int = Field(20, ge=1, description="sessions that start there at the same time; others wait")
+    max_waiting: int | None = Field(
+        None, ge=1, description="sessions of this hub that may wait or start there before it counts as full"
+    )
     traits: dict[str, Any] = Field({}, description="traits of the spawner underneath (SlurmSpawner, KubeSpawner, ...)")
 
 
@@ -163,7 +167,22 @@ class HubSettings(_Model):
 class Policy(_Model):
     """What the site decides rather than the user."""
 
+    preference: tuple[str, ...] = Field(
+        (), description="targets, best first; those not named follow in the order of the site file"
+    )
+    longest_wait: str = Field(
+        "00:10:00", description="a target with a longer estimated wait is passed over; also the wait before a fallback"
+    )
+    fallback: Literal["never", "ask", "auto"] = Field(
+        "ask", description="what happens to a session that waits although another target could start it"
+    )
     idle_timeout: int | None = Field(None, ge=60, description="seconds without activity before a session is stopped")
+
+    @field_validator("longest_wait")
+    @classmethod
+    def _duration(cls, text: str) -> str:
+        parse_duration(text)
+        return text
 
 
 class Site(_Model):
@@ -197,6 +216,9 @@ class Site(_Model):
             _known(f"profile {profile.name}: environments", profile.environments or (), environments)
         for environment in self.environments:
             _known(f"environment {environment.name}: targets", tuple(environment.targets), targets)
+        _known("policy: preference", self.policy.preference, targets)
+        if len(set(self.policy.preference)) < len(self.policy.preference):
+            raise ValueError("policy: preference: a target is named twice")
         if self.defaults.profile:
             _known("defaults: profile", (self.defaults.profile,), {p.name for p in self.profiles})
         if self.defaults.environment:
@@ -205,6 +227,12 @@ class Site(_Model):
 
     def target(self, name: str) -> LocalTarget | SlurmTarget | KubernetesTarget:
         return next(t for t in self.targets if t.name == name)
+
+    @property
+    def preferred(self) -> tuple[str, ...]:
+        """All targets' names, best first: the policy's preference, then the order of the site file."""
+        named = self.policy.preference
+        return (*named, *(t.name for t in self.targets if t.name not in named))
 
     def profile(self, name: str) -> Profile:
         return next(p for p in self.profiles if p.name == name)
