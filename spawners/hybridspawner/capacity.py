@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -42,6 +43,23 @@ class Quota:
     memory_gb: float | None = None
     gpus: int | None = None
 
+    def lacks(self, need: Resources) -> str | None:
+        """What is left of the first thing that does not suffice for `need`, in words ("1 GPU"); None if all suffice."""
+        if self.sessions is not None and self.sessions < need.nodes:
+            return _amount(self.sessions, "session")
+        if self.gpus is not None and self.gpus < need.gpus * need.nodes:
+            return _amount(self.gpus, "GPU")
+        if self.cpus is not None and self.cpus < need.cpus * need.nodes:
+            return _amount(self.cpus, "core")
+        if self.memory_gb is not None and self.memory_gb < need.memory_gb * need.nodes:
+            return f"{max(0.0, self.memory_gb):.3g} GB of memory"
+        return None
+
+
+def _amount(left: float, what: str) -> str:
+    left = max(0, left)
+    return f"{left:g} {what}{'' if left == 1 else 's'}" if left else f"no {what}s"
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -61,6 +79,14 @@ class Access:
     reservations: tuple[str, ...] | None = None
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """The scheduler's guess of a start: `starts_in` seconds from now, and the `age` of the guess in seconds."""
+
+    starts_in: float
+    age: float = 0.0
+
+
 class Fit(Enum):
     """Whether a session fits a target: it can start now, it must wait, it never can, or nobody knows."""
 
@@ -72,35 +98,75 @@ class Fit(Enum):
 
 @dataclass(frozen=True)
 class Capacity:
-    """A reading of one target. `error` says why there is none; `read_at` is on time.monotonic()'s clock, in seconds."""
+    """A reading of one target. `error` says why there is none; `read_at` is on time.monotonic()'s clock, in seconds.
+
+    The last three fields are not read with the nodes. They are what is known besides for one user's request: sessions
+    of this hub that wait or start there, what the user may use, and when the scheduler would start it.
+    """
 
     target: str
     nodes: tuple[NodeCapacity, ...] = ()
     read_at: float = 0.0
     error: str | None = None
     quota: Quota | None = None
+    waiting: int = 0
+    access: Access = Access()
+    estimate: Estimate | None = None
 
     @property
     def age(self) -> float:
         """Seconds since the reading."""
         return max(0.0, time.monotonic() - self.read_at)
 
-    def gpus(self, gpu_type: str | None = None) -> tuple[int, int]:
-        """(free, total) GPUs on usable nodes, of one type or of all."""
-        usable = [node for node in self.nodes if node.usable]
-        free = sum(_count(node.gpus_free, gpu_type) for node in usable)
-        return free, sum(_count(node.gpus, gpu_type) for node in usable)
+    def of(self, partition: str | None) -> tuple[NodeCapacity, ...]:
+        """The nodes of `partition`, or all."""
+        return tuple(n for n in self.nodes if partition is None or partition in n.partitions)
 
-    def fit(self, need: Resources, partition: str | None = None) -> Fit:
-        """Whether `need` fits, on as many different nodes as it asks for, of `partition` if one is given."""
+    def gpus(
+        self, gpu_type: str | None = None, partition: str | None = None, reservation: str | None = None
+    ) -> dict[str, tuple[int, int]]:
+        """(free now, total) by type, of one type or of all; "" for untyped ones.
+
+        What is idle on a node that is down, or held by a reservation that is not named, counts in the total only.
+        """
+        free: Counter[str] = Counter()
+        total: Counter[str] = Counter()
+        for node in self.of(partition):
+            for kind, count in node.gpus.items():
+                if gpu_type is None or kind in (gpu_type, ""):
+                    total[kind] += count
+                    free[kind] += node.gpus_free.get(kind, 0) if available(node, reservation) else 0
+        return {kind: (free[kind], count) for kind, count in sorted(total.items()) if count}
+
+    def out_of_service(self, partition: str | None = None, reservation: str | None = None) -> dict[str, int]:
+        """Nodes that cannot take such a session now whatever is free on them, by the reason in a word."""
+        away = [n for n in self.of(partition) if not available(n, reservation)]
+        if reservation is not None:  # nodes in service outside the reservation are no news
+            away = [n for n in away if not n.usable and n.state != "reserved"]
+        return dict(Counter(n.state or ("reserved" if n.usable else "out of service") for n in away))
+
+    def fit(self, need: Resources, partition: str | None = None, reservation: str | None = None) -> Fit:
+        """Whether `need` fits, on as many different nodes as it asks for, of `partition` if one is given.
+
+        A node that a reservation holds counts for a request that names it only, and such a request has no others. A
+        quota that is used up makes one wait: whoever ends gives back. Later, any node of the partition may be free.
+        """
         if self.error is not None:
             return Fit.UNKNOWN
-        nodes = [n for n in self.nodes if partition is None or partition in n.partitions]
-        if sum(_fits(n, need, free=True) for n in nodes if n.usable) >= need.nodes:
-            return Fit.NOW
-        if sum(_fits(n, need, free=False) for n in nodes) >= need.nodes:
+        nodes = self.of(partition)
+        if sum(_fits(n, need, free=False) for n in nodes) < need.nodes:
+            return Fit.NEVER
+        if self.quota is not None and self.quota.lacks(need) is not None:
             return Fit.LATER
-        return Fit.NEVER
+        now = sum(_fits(n, need, free=True) for n in nodes if available(n, reservation))
+        return Fit.NOW if now >= need.nodes else Fit.LATER
+
+
+def available(node: NodeCapacity, reservation: str | None) -> bool:
+    """Whether a session that names `reservation` (None: no reservation) may use the node now."""
+    if reservation is None:
+        return node.usable and not node.reservations
+    return reservation in node.reservations and (node.usable or node.state == "reserved")
 
 
 def _count(gpus: dict[str, int], gpu_type: str | None) -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from typing import Any
+from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, StrictStr, ValidationError
 
@@ -47,6 +48,11 @@ class SpawnRequest(BaseModel):
     @property
     def seconds(self) -> int:
         return parse_duration(self.runtime)
+
+    @property
+    def start_page(self) -> str | None:
+        """The path of the notebook in a session, as a URL; None without one. Nothing in it is a format or a query."""
+        return None if self.notebook is None else "/lab/tree/" + quote(self.notebook)
 
     @property
     def slurm_only(self) -> dict[str, str]:
@@ -137,6 +143,20 @@ def validate(options: Any, site: Site, user_groups: Collection[str] = ()) -> Spa
 def slurm_targets(request: SpawnRequest, site: Site, targets: Collection[str]) -> list[str]:
     """Those of `targets` on which all of the request's Slurm-only fields are allowed."""
     return [name for name in targets if not _refused(request, site.target(name))]
+
+
+def partition_of(request: SpawnRequest, target: Any) -> str | None:
+    """The partition that a job of this request goes to; None leaves it to Slurm, or where there is none."""
+    if not isinstance(target, SlurmTarget):
+        return None
+    return request.partition or (target.partitions[0] if target.partitions else None)
+
+
+def account_of(request: SpawnRequest, target: Any) -> str | None:
+    """The account that pays for a job of this request; None leaves it to Slurm, or where there is none."""
+    if not isinstance(target, SlurmTarget):
+        return None
+    return request.account or (target.accounts[0] if target.accounts else None)
 
 
 def _refused(request: SpawnRequest, target: Any) -> tuple[str, str, str] | None:

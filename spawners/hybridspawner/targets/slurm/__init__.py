@@ -16,6 +16,9 @@ from ...capacity import Access, Reading
 from ...site import SlurmTarget
 from ..base import Launch, set_traits
 from .cli import CommandLine
+from .client import Submission
+from .requirements import estimate_variables, requirements
+from .script import TEMPLATE, render
 from .watcher import SlurmWatcher
 
 _RIGHTS_SECONDS = 300.0
@@ -41,7 +44,9 @@ class Slurm:
         return self._rights.get(username, Access())
 
     async def estimate(self, launch: Launch, username: str) -> datetime | None:
-        return None
+        script = render(TEMPLATE, estimate_variables(self._spec, launch))
+        mark = "estimate"  # of no hub: should a job of it ever appear, it is nobody's session
+        return await self.client.estimate(Submission(script, {}, username, mark, self._home(username)))
 
     async def strays(self, hub: str, known: Collection[str]) -> list[str]:
         ended = []
@@ -64,24 +69,14 @@ class Slurm:
             child.args = [*child.args, "--allow-root"]
         if launch is None:
             return
-        resources, request, realisation = launch.resources, launch.request, launch.realisation
-        child.req_nodes = str(resources.nodes)
-        child.req_nprocs = str(resources.cpus)
-        child.req_memory = f"{round(resources.memory_gb * 1000 / 1.048576)}M"
-        child.req_runtime = request.runtime
-        if resources.gpus:
-            kind = f":{resources.gpu_type}" if resources.gpu_type else ""
-            child.req_gres = f"{self._spec.gres}{kind}:{resources.gpus}"
-        child.req_partition = request.partition or (
-            self._spec.partitions[0] if self._spec.partitions else child.req_partition
-        )
-        child.req_account = request.account or (self._spec.accounts[0] if self._spec.accounts else child.req_account)
-        child.req_reservation = request.reservation or child.req_reservation
+        realisation = launch.realisation
+        for name, value in requirements(self._spec, launch).items():
+            setattr(child, f"req_{name}", value)
         child.req_prologue = "\n".join(filter(None, [child.req_prologue, realisation.prologue]))
         child.python = realisation.python or child.python
         child.environment = {**child.environment, **realisation.variables}
         set_traits(child, self._spec.traits, f"target {self.name}")
-        set_traits(child, realisation.traits, f"environment {request.environment} on {self.name}")
+        set_traits(child, realisation.traits, f"environment {launch.request.environment} on {self.name}")
 
     def _home(self, username: str) -> str:
         if self._spec.home is None:
