@@ -7,9 +7,12 @@ from typing import Any
 
 from tornado.web import StaticFileHandler
 
+from . import metrics
 from .callback import CALLBACK_PATH, CallbackHandler
 from .form import OFFERS_PATH, STATIC, STATIC_PATH
 from .form.offers import OffersHandler
+from .reconcile import watch
+from .sessions import SESSIONS_ROUTE, SessionHandler
 from .site import Site
 from .spawner import HybridSpawner
 
@@ -22,6 +25,12 @@ def configure(c: Any, site: Site, state_dir: Path) -> None:
     c.JupyterHub.extra_handlers = [
         (rf"/{CALLBACK_PATH}", CallbackHandler),
         (rf"/{OFFERS_PATH}", OffersHandler),
+        (SESSIONS_ROUTE, SessionHandler),
         (rf"/{STATIC_PATH}/(.*)", StaticFileHandler, {"path": str(STATIC)}),
     ]
+    # the progress page appears at once, not after the ten seconds that JupyterHub waits for a quick start; two leave
+    # time for the answer to bad input
+    c.JupyterHub.tornado_settings = {"slow_spawn_timeout": 2}
     c.JupyterHub.template_paths = [str(Path(__file__).with_name("templates"))]
+    metrics.declare(site)
+    watch(Path(str(site.path)), state_dir)

@@ -12,12 +12,16 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Event:
-    """One step, `at` seconds from the start. `percent` of the way: 0-100; None leaves the bar as it is."""
+    """One step, `at` seconds from the start. `percent` of the way: 0-100; None leaves the bar as it is.
+
+    `offer` names another target (target, title) that the user may choose now instead.
+    """
 
     message: str
     percent: int | None = None
     detail: str = ""
     at: float = 0.0
+    offer: dict[str, str] | None = None
 
     def as_progress(self) -> dict[str, Any]:
         """The form in which JupyterHub's progress stream carries it; everything escaped."""
@@ -26,6 +30,8 @@ class Event:
             event["progress"] = self.percent
         if self.detail:
             event["html_message"] = f"{escape(self.message)}<br><small>{escape(self.detail)}</small>"
+        if self.offer:
+            event["offer"] = self.offer
         return event
 
 
@@ -39,13 +45,15 @@ class EventLog:
         self._began = time.monotonic()
         self._changed = asyncio.Event()  # replaced at each change: whoever waited on the old one wakes up
 
-    def append(self, message: str, percent: int | None = None, detail: str = "") -> None:
+    def append(
+        self, message: str, percent: int | None = None, detail: str = "", offer: dict[str, str] | None = None
+    ) -> None:
         """Add an event; one that says the same as the last is dropped."""
         if percent is not None:
             self._percent = percent = max(percent, self._percent)
         if self._closed or (self.events and (self.events[-1].message, self.events[-1].detail) == (message, detail)):
             return
-        self.events.append(Event(message, percent, detail, time.monotonic() - self._began))
+        self.events.append(Event(message, percent, detail, time.monotonic() - self._began, offer))
         self._wake()
 
     def close(self) -> None:

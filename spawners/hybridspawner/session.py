@@ -79,3 +79,12 @@ def new_mark(hub: str) -> str:
 def new_hub_name() -> str:
     """What tells this hub's jobs and pods from those of other hubs on the same cluster; kept in its state directory."""
     return f"jupyterhub-{secrets.token_hex(4)}"
+
+
+def mark_of(state: Any) -> str:
+    """The mark in a child's stored state, whatever its kind; "" if there is none."""
+    if not isinstance(state, dict):
+        return ""
+    job = state.get("job")
+    found = state.get("mark") or (job.get("mark") if isinstance(job, dict) else "")
+    return found if isinstance(found, str) else ""

@@ -19,24 +19,24 @@ from collections.abc import AsyncIterator
 from html import escape
 from pathlib import Path
 from typing import Any, cast
-from urllib.parse import urlparse
 
-import aiohttp
 from jupyterhub import orm
 from jupyterhub.spawner import Spawner, SpawnException
 from jupyterhub.utils import url_path_join
 from sqlalchemy import inspect
 from traitlets import Float, Unicode
 
-from .callback import CALLBACK_PATH
-from .deployment import Deployment, deployment
+from . import metrics
+from .deployment import Deployment, deployment_of
 from .diagnose import StartFailed
-from .diagnose.process import not_reachable
 from .events import EventLog
 from .form import render_form
-from .placement import NoTarget
-from .request import AUTO, InvalidRequest, SpawnRequest, normalise_form, validate
-from .session import new_mark
+from .leftovers import Leftovers
+from .metrics import NO_REASON, Outcome
+from .placement import Placement
+from .request import InvalidRequest, SpawnRequest, normalise_form, validate
+from .session import State, mark_of, new_mark
+from .start import Start, until_answering
 from .targets.base import CUSTOMISED, HANDED_OVER, Launch, SessionSpawner
 
 STATE_VERSION = 1
@@ -66,18 +66,20 @@ class HybridSpawner(Spawner):
         120, help="Seconds that a started server may take to answer its first request (slow file systems)."
     ).tag(config=True)
 
+    events: EventLog | None = None
+    """The progress of the start that runs or ran last."""
+    failure: StartFailed | None = None
+    """Why the last start failed."""
+    starting: Start | None = None
+    adopting: asyncio.Future[str | None] | None = None
     _child: SessionSpawner | None = None
     _target = ""
-    _launch: Launch | None = None
-    _events: EventLog | None = None
-    _starting = False
 
     def __init__(self, **kwargs: Any) -> None:
         self._children_state: dict[str, dict[str, Any]] = {}
         self._token_id: int | None = None
         self._ended = True  # whether the end of the last session is proved
-        self._leftovers: list[tuple[str, dict[str, Any]]] = []
-        self._reaper: asyncio.Task[None] | None = None
+        self._leftovers = Leftovers(self._build_child, self._commit_leftovers)
         super().__init__(**kwargs)
         # a copy: hooks and group_overrides change dictionaries in place
         self._as_configured = copy.deepcopy({name: getattr(self, name) for name in CUSTOMISED})
@@ -85,12 +87,11 @@ class HybridSpawner(Spawner):
         self.options_from_form = normalise_form
         if cast(Any, self).apply_user_options is None:  # a site's own hook may call apply_request itself
             self.apply_user_options = HybridSpawner.apply_request
+        metrics.track(self)
 
     @property
     def deployment(self) -> Deployment:
-        hub = urlparse(self.hub.url)
-        base = self.hub_connect_url or f"{hub.scheme}://{hub.netloc}"
-        return deployment(Path(self.site_file), Path(self.state_dir), url_path_join(base, hub.path, CALLBACK_PATH))
+        return deployment_of(self.hub, self.hub_connect_url, Path(self.site_file), Path(self.state_dir))
 
     @property
     def user_groups(self) -> set[str]:
@@ -107,14 +108,15 @@ class HybridSpawner(Spawner):
             spawner.orm_spawner.user_options = None  # else a start without options would repeat the mistake
             raise Refused(str(error), reason="invalid_options", status_code=400) from None
         spawner._request = request
-        spawner._allow_time([t.name for t in spawner.deployment.site.targets if request.target in (AUTO, t.name)])
+        spawner._allow_time([target.name for target in spawner.deployment.site.targets])
 
     _request: SpawnRequest | None = None
 
     def _allow_time(self, targets: list[str]) -> None:
         """Set JupyterHub's deadline behind our own (queue, call-back, first answer), which say what was missing."""
-        longest = max(self.deployment.site.target(name).start_timeout for name in targets)
-        self.start_timeout = round(longest + self.answer_timeout) + 600
+        site = self.deployment.site
+        each = [site.target(name).start_timeout + self.answer_timeout for name in targets]
+        self.start_timeout = round(max(each) if site.policy.fallback == "never" else sum(each)) + 600
 
     # --- state -------------------------------------------------------------------------------------------------------
 
@@ -128,7 +130,7 @@ class HybridSpawner(Spawner):
         if self._token_id is not None:
             state["token_id"] = self._token_id
         if self._leftovers:
-            state.update(version=STATE_VERSION, leftovers=[list(leftover) for leftover in self._leftovers])
+            state.update(version=STATE_VERSION, leftovers=self._leftovers.to_json())
         return state
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -139,26 +141,40 @@ class HybridSpawner(Spawner):
         self._children_state = {str(k): dict(v) for k, v in dict(state.get("children", {})).items()}
         self._token_id = state.get("token_id")
         self._ended = not self._target
-        self._leftovers = [(str(target), dict(child)) for target, child in state.get("leftovers", [])]
-        self._reap_soon()
+        self._leftovers.load(state.get("leftovers", []))
+        self._leftovers.reap_soon()
 
     def clear_state(self) -> None:
         super().clear_state()
+        try:
+            self._existing_child()
+        except Exception as error:  # its target cannot be reached at all; what is on record is enough to end it later
+            self.log.warning("Cannot load what %s has on %s: %s", self._log_name, self._target, error)
+        if self._target and not self._ended:
+            child = cast(Spawner, self._child) if self._child is not None else None
+            self._leftovers.add(self._target, child.get_state() if child else self._children_state[self._target])
+        self._drop_child()
+        self._revoke_token()
+
+    def _drop_child(self) -> None:
+        """Forget the session, but not what outlives one, e.g. the name of its volume."""
         if self._child is not None:
-            child = cast(Spawner, self._child)
-            if not self._ended:
-                self._leftovers.append((self._target, child.get_state()))
-                self._reap_soon()
-            self._ended = True
+            child: Any = self._child
+            child.on_change = lambda: None  # what it still hears of is no longer this session's state
             child.clear_state()
-            self._children_state[self._target] = (
-                child.get_state()
-            )  # what outlives a session, e.g. the name of its volume
-        self._child, self._target, self._token_id = None, "", None
+            self._children_state[self._target] = child.get_state()
+        self._child, self._target, self._ended = None, "", True
 
     def _commit(self) -> None:
         """Write the state to the database now: a hub that is killed in the next instant finds its session again."""
         self.orm_spawner.state = self.get_state()
+        inspect(self.orm_spawner).session.commit()
+
+    def _commit_leftovers(self) -> None:
+        """Write only what is left over: this object may already have been replaced, with a new session, by another."""
+        state = dict(self.orm_spawner.state or {})
+        state["leftovers"] = self._leftovers.to_json()
+        self.orm_spawner.state = state
         inspect(self.orm_spawner).session.commit()
 
     # --- the child ---------------------------------------------------------------------------------------------------
@@ -172,7 +188,7 @@ class HybridSpawner(Spawner):
             value = getattr(self, name)
             if value != configured or name in self.config.HybridSpawner or name == "hub_connect_url":
                 setattr(child, name, {**child.environment, **value} if name == "environment" else value)
-        child.progress_log = self._events
+        child.progress_log = self.events
         target.prepare(child, launch)
         if launch is not None and launch.request.notebook:
             child.default_url = "/lab/tree/" + launch.request.notebook
@@ -191,69 +207,69 @@ class HybridSpawner(Spawner):
 
     async def start(self) -> str:
         assert self._request is not None  # apply_user_options has run
-        self._starting = True
-        self._events = events = EventLog()
+        request, began = self._request, time.monotonic()
+        self.failure, self._began_at = None, began
+        self.events = events = EventLog()
+        self.starting = Start(self, request, events)
+        outcome, reason = Outcome.FAILED, "fault"
         try:
-            return await self._start(self._request, events)
+            url = await self.starting.run()
+            outcome, reason = Outcome.READY, NO_REASON
+            return url
         except StartFailed as failure:
+            reason, self.failure = failure.reason, failure
             self.log.warning("%s: %s", self._log_name, failure)
             events.append(f"{failure.what} {failure.why}", detail=failure.remedy)
             raise Refused.of(failure) from None
+        except asyncio.CancelledError:
+            outcome, reason = Outcome.CANCELLED, NO_REASON
+            raise
         except Exception as error:
             self.log.exception("Fault while starting %s", self._log_name)
             what = "The session could not be started because of a fault in the hub."
             message = f"{what} Try again, and tell the site's support: {type(error).__name__}."
             raise Refused(message, reason="fault", status_code=500) from error
         finally:
-            self._starting = False
+            self.starting = None
             events.close()
+            queued, seconds = getattr(self._child, "queue_seconds", 0.0), time.monotonic() - began
+            metrics.start_ended(self._target, request.profile, outcome, reason, seconds=seconds, queued=queued)
 
-    async def _start(self, request: SpawnRequest, events: EventLog) -> str:
-        events.append("Looking for a place", 2)
-        try:
-            placement = await self.deployment.place(request, self.user_groups)
-        except NoTarget as error:
-            raise StartFailed(str(error), "", "Choose another profile.", reason="no_capacity") from None
-        events.append(f"Target: {placement.reason}", 4)
+    async def begin(self, placement: Placement, request: SpawnRequest) -> SessionSpawner:
+        """A child on the placement's target, on record from now on (`start.Host`)."""
         self.log.info("%s goes to %s", self._log_name, placement.reason)
         site = self.deployment.site
         realisation = site.environment(request.environment).targets[placement.target]
         launch = Launch(request, site.profile(request.profile).resources, realisation)
         token = orm.APIToken.find(inspect(self.orm_spawner).session, self.api_token)
         self._token_id = token.id if token is not None else None
-        await self._reap(placement.target)
+        await self._leftovers.reap(placement.target)
         child = self._build_child(placement.target, self._children_state.get(placement.target, {}), launch)
         child.mark, child.on_change = new_mark(self.deployment.hub_name), self._commit
+        child.gate = self.deployment.gates[placement.target]
         self._target, self._child, self._ended = placement.target, child, False
         self.deployment.board.forget(placement.target)
-        url = await child.start_session()
-        await self._until_answering(child, url)
-        events.append("The server answers", 95)
-        return url
+        return child
 
-    async def _until_answering(self, child: SessionSpawner, url: str) -> None:
-        """Wait for the first HTTP answer; a session that ends meanwhile ends the start at once, with its diagnosis."""
-        deadline = time.monotonic() + self.answer_timeout
-        probe = url_path_join(url, self.server.base_url if self.server else "/", "api")
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5), trust_env=False) as http:
-            while True:
-                try:
-                    async with http.get(probe, allow_redirects=False) as answer:
-                        if answer.status < 500:
-                            return
-                except (aiohttp.ClientError, asyncio.TimeoutError, OSError):
-                    pass
-                if (failure := await child.ended()) is not None:
-                    raise failure
-                if time.monotonic() > deadline:
-                    raise not_reachable(url, self.answer_timeout, "")
-                await asyncio.sleep(0.3)
+    async def leave(self) -> None:
+        """End what `begin` began and prove it gone (`start.Host`)."""
+        assert self._child is not None
+        if not await self._child.stop_session(True):
+            title = self.deployment.site.target(self._target).title
+            what, why = f"The session could not leave {title}.", f"{title} does not confirm that nothing is left there."
+            raise StartFailed(what, why, "Try again in some minutes.", reason="leftover")
+        self._ended = True
+        self._drop_child()
+        self._commit()
+
+    def address(self, url: str) -> str:
+        return url_path_join(url, self.server.base_url if self.server else "/")
 
     async def poll(self) -> int | None:
         try:
             child = self._existing_child()
             if child is None:
-                return None if self._starting else 0
+                return None if self.starting is not None else 0
             status: int | None = await cast(Spawner, child).poll()
             self._ended = status is not None
             return status
@@ -266,72 +282,106 @@ class HybridSpawner(Spawner):
         child = self._existing_child()
         if child is None:
             return
-        if not await child.stop_session(now):
+        began, proved = time.monotonic(), False
+        try:
+            proved = await child.stop_session(now)
+        finally:
+            metrics.stop_ended(self._target, proved=proved, seconds=time.monotonic() - began)
+        if not proved:
             raise RuntimeError(
                 f"The end of {self._log_name} on {self._target} is not proved yet; the hub goes on trying"
             )
         self._ended = True
-        self._revoke_token()
         self.deployment.board.forget(self._target)
 
-    # --- what could not be proved ended ------------------------------------------------------------------------------
-
-    def _reap_soon(self) -> None:
-        if self._leftovers and (self._reaper is None or self._reaper.done()):
-            self._reaper = asyncio.ensure_future(self._reap_until_done())
-
-    async def _reap_until_done(self) -> None:
-        pause = 10.0
-        while self._leftovers:
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, 600)
-            for target in {target for target, _ in self._leftovers}:
-                try:
-                    await self._reap(target)
-                except StartFailed as failure:
-                    self.log.warning("%s: %s", self._log_name, failure)
-
-    async def _reap(self, target: str) -> None:
-        """End the leftovers on `target`. Raises StartFailed if one resists: a new session must not meet an old one."""
-        for leftover in [entry for entry in self._leftovers if entry[0] == target]:
-            try:
-                gone = await asyncio.wait_for(self._build_child(*leftover).stop_session(True), 30)
-            except Exception as error:
-                self.log.warning("Cannot end what is left of %s on %s: %s", self._log_name, target, error)
-                gone = False
-            if not gone:
-                what, why = "Your previous session there has not ended yet.", f"{target} does not confirm its end."
-                raise StartFailed(what, why, "Try again in some minutes, or choose another target.", reason="leftover")
-            if leftover in self._leftovers:
-                self._leftovers.remove(leftover)
-            self._commit()
-
     def _revoke_token(self) -> None:
-        """Delete this session's API token. JupyterHub does so by its text, which it no longer has after a restart."""
-        if self._token_id is None or self.api_token:
+        """Delete the API token of the session that is over.
+
+        JupyterHub does so by the token's text, which it no longer has after a restart.
+        """
+        if self._token_id is None:
             return
         session = inspect(self.orm_spawner).session
         token = session.get(orm.APIToken, self._token_id)
         if token is not None and token.user is self.orm_spawner.user:
             session.delete(token)
             session.commit()
+        self._token_id = None
+
+    # --- after a restart of the hub ----------------------------------------------------------------------------------
 
     async def get_url(self) -> str:
+        """The server's address now; waits for a session that is still queued. Never raises."""
         recorded: str = self.server.url
+        if self._child is None:  # the hub was restarted: the wait is shown like a start's
+            self.events = EventLog()
         try:
             child = self._existing_child()
-            if child is None or (url := await asyncio.wait_for(child.current_url(), self.start_timeout)) is None:
+            if child is None:
                 return recorded
-            await self._until_answering(child, url)
-            return url_path_join(url, self.server.base_url)
+            self.adopting = asyncio.ensure_future(self._adopt(child))
+            return await self.adopting or recorded
+        except asyncio.CancelledError:
+            if self.adopting is not None and self.adopting.cancelled():  # by `abandon`; the hub then stops the session
+                self.http_timeout = 1
+                return recorded
+            raise
         except Exception as error:
             self.log.warning("Cannot tell where %s is now (%s); its last address is used", self._log_name, error)
+            if isinstance(error, StartFailed):
+                self.failure = error
             return recorded
+        finally:
+            self.adopting = None
+            if self.events is not None:
+                self.events.close()
+
+    async def _adopt(self, child: SessionSpawner) -> str | None:
+        url = await asyncio.wait_for(child.current_url(), self.start_timeout)
+        if url is None:
+            return None
+        await until_answering(child, url, self.address(url), self.answer_timeout)
+        return self.address(url)
+
+    def abandon(self) -> bool:
+        """Give up a session that is being adopted after a restart: JupyterHub stops it then. False if none is."""
+        if self.adopting is None:
+            return False
+        self.adopting.cancel()
+        return True
+
+    def end_leftovers(self) -> None:
+        """End what is on record of a session that JupyterHub does not know as running (its hub was killed)."""
+        if self._target and self.server is None and self.starting is None and not self.pending:
+            self._existing_child()
+            self.clear_state()
+            self._commit()
+        self._leftovers.reap_soon()
+
+    @property
+    def marks(self) -> set[str]:
+        """The marks of everything on record, for whoever looks for strays."""
+        children = [self._children_state.get(self._target, {}), *(state for _, state in self._leftovers.to_json())]
+        return {mark for child in children if (mark := mark_of(child))} | ({self._child.mark} if self._child else set())
+
+    # --- what metrics count ------------------------------------------------------------------------------------------
+
+    @property
+    def counted_as(self) -> tuple[str, State] | None:
+        if not self._target:
+            return None
+        if self._child is not None and self._child.waiting:
+            return self._target, State.QUEUED
+        return self._target, State.STARTING if self.starting is not None else State.RUNNING
+
+    @property
+    def leftover_targets(self) -> list[str]:
+        return [str(target) for target, _ in self._leftovers.to_json()]
 
     async def progress(self) -> AsyncIterator[dict[str, Any]]:
-        while self._events is None:  # the hooks before start() still run
+        while self.events is None:  # the hooks before start() still run
             await asyncio.sleep(0.1)
-        async for event in self._events.follow():
+        async for event in self.events.follow():
             yield event.as_progress()
 
     def session_called_back(self, port: int) -> bool:

@@ -8,6 +8,7 @@ ordinary JupyterHub spawner (LocalProcessSpawner, batchspawner's SlurmSpawner, K
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
@@ -53,6 +54,12 @@ class SessionSpawner(Protocol):
 
     mark: str
     """What a job, pod or process of this session carries, so that it can be found again: `new_mark` of its hub."""
+
+    gate: AbstractAsyncContextManager[Any]
+    """To be held while the session is handed to its target: a target takes so many at a time (`starts_at_a_time`)."""
+
+    queue_seconds: float
+    """How long the session waited for its scheduler so far; 0 where there is no queue."""
 
     @property
     def waiting(self) -> bool:

@@ -12,6 +12,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Collection
+from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ class LocalSessionSpawner(SimpleLocalProcessSpawner):
     log_file: Path
     mark = ""
     waiting = False
+    gate: AbstractAsyncContextManager[Any] = nullcontext()
+    queue_seconds = 0.0
 
     def get_state(self) -> dict[str, Any]:
         return {**super().get_state(), "mark": self.mark}
@@ -56,7 +59,8 @@ class LocalSessionSpawner(SimpleLocalProcessSpawner):
         with self.log_file.open("w") as log:
             self.popen_kwargs = {"stdout": log, "stderr": log, "stdin": -3}
             try:
-                ip, port = await self.start()
+                async with self.gate:
+                    ip, port = await self.start()
             except OSError as error:
                 why = f"{error.filename or self.cmd[0]}: {error.strerror}."
                 remedy = "Choose another environment, and tell the site's support."

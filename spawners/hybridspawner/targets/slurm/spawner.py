@@ -12,6 +12,7 @@ import asyncio
 import shlex
 import time
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from importlib.resources import files
 from pathlib import PurePosixPath
 from typing import Any
@@ -21,6 +22,7 @@ from traitlets import Float, Unicode, default
 
 from ...diagnose import StartFailed
 from ...diagnose import slurm as diagnose
+from ...diagnose.log import hub_unreachable, without_secrets
 from ...duration import spoken_duration
 from ...events import EventLog
 from ...session import Job, State
@@ -59,6 +61,8 @@ class SlurmSessionSpawner(SlurmSpawner):
     on_change: Callable[[], None] = staticmethod(lambda: None)
     job: Job | None = None
     mark = ""
+    gate: AbstractAsyncContextManager[Any] = nullcontext()
+    queue_seconds = 0.0
     _submitting: asyncio.Task[None] | None = None
     _called_back: asyncio.Event
 
@@ -125,12 +129,15 @@ class SlurmSessionSpawner(SlurmSpawner):
 
     async def start_session(self) -> str:
         self._called_back.clear()
-        self.job = Job(self.mark, marked_at=time.time())
-        self.on_change()
-        self._say("Submitting the job to Slurm", 5)
-        self._submitting = asyncio.create_task(self._submit())
-        await asyncio.shield(self._submitting)
+        async with self.gate:
+            self.job = Job(self.mark, marked_at=time.time())
+            self.on_change()
+            self._say("Submitting the job to Slurm", 5)
+            self._submitting = asyncio.create_task(self._submit())
+            await asyncio.shield(self._submitting)
+        submitted = time.monotonic()
         await self._until_running()
+        self.queue_seconds = time.monotonic() - submitted
         await self._until_called_back()
         return self._url()
 
@@ -180,18 +187,31 @@ class SlurmSessionSpawner(SlurmSpawner):
 
     async def _until_called_back(self) -> None:
         deadline = time.monotonic() + self.callback_timeout
-        while not self._called_back.is_set():
-            failure = await self.ended()
-            if failure is not None:
-                raise failure
-            if time.monotonic() > deadline:
-                raise diagnose.no_callback(self.callback_url, self.callback_timeout, await self._log_tail())
-            try:
-                await asyncio.wait_for(
-                    self._called_back.wait(), 1
-                )  # `ended` looks at what the watcher has; it costs nothing
-            except asyncio.TimeoutError:
-                pass
+        reading_log = asyncio.create_task(self._tell_what_the_log_says())
+        try:
+            while not self._called_back.is_set():
+                failure = await self.ended()
+                if failure is not None:
+                    raise failure
+                if time.monotonic() > deadline:
+                    raise diagnose.no_callback(self.callback_url, self.callback_timeout, await self._log_tail())
+                try:
+                    # `ended` looks at what the watcher has; it costs nothing
+                    await asyncio.wait_for(self._called_back.wait(), 1)
+                except asyncio.TimeoutError:
+                    pass
+        finally:
+            reading_log.cancel()
+
+    async def _tell_what_the_log_says(self) -> None:
+        """A node that cannot reach the hub cannot say so: its log does. Ends when it is cancelled."""
+        pause = 4
+        while True:
+            await asyncio.sleep(pause)
+            found = hub_unreachable(await self._log_tail())
+            if found is not None:
+                self._say(found[0], 60, found[1])
+            pause = 15
 
     def called_back(self, port: int) -> bool:
         """The node tells its port. False if no job waits for one.
@@ -282,12 +302,16 @@ class SlurmSessionSpawner(SlurmSpawner):
         return True
 
     async def _diagnosis(self, news: News) -> StartFailed:
-        seen = news.reading
-        return diagnose.ended_job(seen.state, seen.reason, seen.exit_code, await self._log_tail())
+        assert self.job is not None
+        seen, log = news.reading, await self._log_tail()
+        where = {"host": self.job.host, "runtime": self.req_runtime, "log_path": self.job.log}
+        return diagnose.ended_job(seen.state, seen.reason, seen.exit_code, log, **where)
 
     async def _log_tail(self) -> str:
+        """The last lines of the job's log, without the session's token."""
         assert self.job is not None
-        return await self.client.tail(self.job.log, self.user.name, 30) if self.job.log else ""
+        tail = await self.client.tail(self.job.log, self.user.name, 30) if self.job.log else ""
+        return without_secrets(tail, [self.api_token])
 
     # --- stop --------------------------------------------------------------------------------------------------------
 

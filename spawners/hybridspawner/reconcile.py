@@ -1,0 +1,113 @@
+"""Nothing is left behind: what a hub that died began is looked for when the next one starts, and now and then after.
+
+Two ways of being left behind, and what finds them:
+
+- a session on record that JupyterHub does not count as running (the hub was killed in the middle of a stop): its record
+  is loaded, and its end is brought about;
+- a job, pod or process with a mark of this hub that is on no record (a database that was lost or restored): the target
+  is asked for such strays and ends them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+from jupyterhub import orm
+from jupyterhub.app import JupyterHub
+
+from . import metrics
+from .deployment import Deployment, deployment_of
+from .session import mark_of
+from .spawner import HybridSpawner
+
+log = logging.getLogger(__name__)
+
+INTERVAL = 600.0  # seconds between two looks for strays
+
+
+class MarksOnRecord(Collection[str]):
+    """The marks of all sessions and leftovers in the database, read anew whenever one is looked for.
+
+    Anew, since a session may be committed between a target's answer and the look at it; a mark is always committed
+    before its job is submitted.
+    """
+
+    def __init__(self, db: Any) -> None:
+        self._db = db
+
+    def _read(self) -> set[str]:
+        found = set()
+        for (state,) in self._db.query(orm.Spawner.state):
+            if isinstance(state, dict):
+                children = dict(state.get("children") or {}).values()
+                leftovers = [entry[1] for entry in state.get("leftovers") or []]
+                found |= {mark_of(child) for child in [*children, *leftovers]}
+        return found - {""}
+
+    def __contains__(self, mark: object) -> bool:
+        return mark in self._read()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._read())
+
+    def __len__(self) -> int:
+        return len(self._read())
+
+
+def watch(site_file: Path, state_dir: Path) -> None:
+    """Begin, in the hub that loads its configuration now; elsewhere (a script that reads it) nothing happens."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    if JupyterHub.initialized():
+        task = loop.create_task(_reconcile(JupyterHub.instance(), site_file, state_dir))
+        _running.add(task)
+        task.add_done_callback(_running.discard)
+
+
+_running: set[asyncio.Task[None]] = set()
+
+
+async def _reconcile(app: Any, site_file: Path, state_dir: Path) -> None:
+    while getattr(app, "http_server", None) is None:  # set when the records of running sessions have been loaded
+        await asyncio.sleep(0.5)
+    load_records(app)
+    deployment = deployment_of(app.hub, app.hub_connect_url, site_file, state_dir)
+    while True:
+        await end_strays(deployment, MarksOnRecord(app.db))
+        await asyncio.sleep(INTERVAL)
+
+
+def load_records(app: Any) -> None:
+    """Load the records that hold a session or leftovers though no server is known, so that they are ended."""
+    held = [
+        key
+        for key, state in app.db.query(orm.Spawner.id, orm.Spawner.state).filter(orm.Spawner.server_id.is_(None))
+        if isinstance(state, dict) and (state.get("target") or state.get("leftovers"))
+    ]
+    for key in held:
+        try:
+            record = app.db.get(orm.Spawner, key)
+            spawner = app.users[record.user].spawners[record.name]
+            if isinstance(spawner, HybridSpawner):
+                spawner.end_leftovers()
+        except Exception:
+            log.exception("Cannot load what is on record of session %s", key)
+
+
+async def end_strays(deployment: Deployment, known: Collection[str]) -> None:
+    """Have every target end what this hub began there and knows no more."""
+    for name, target in deployment.targets.items():
+        try:
+            ended = await target.strays(deployment.hub_name, known)
+        except Exception as error:
+            log.warning("Cannot look for strays on %s: %s", name, error)
+            continue
+        if ended:
+            metrics.strays_ended(name, len(ended))
+            log.warning("On %s were, without a session on record, and are ended: %s", name, ", ".join(ended))
