@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from ..duration import spoken_duration
 from .failure import StartFailed
-from .log import SEE_LOG, clue
+from .log import SEE_LOG, clue, without_secrets
 
 
 def ended_process(exit_code: int, log: str) -> StartFailed:
     why, remedy = clue(log) or (f"Its exit code was {exit_code}.", SEE_LOG)
-    return StartFailed("The session's process ended before it was usable.", why, remedy, log, "exited")
+    return StartFailed("The session's process ended before it was usable.", why, remedy, without_secrets(log), "exited")
 
 
 def not_reachable(url: str, waited: float, log: str) -> StartFailed:
     what = f"The session runs, but its server did not answer within {spoken_duration(waited)}."
-    return StartFailed(what, f"The hub tried {url}.", "Try again, and tell the site's support.", log, "not_reachable")
+    why, remedy = clue(log) or (f"The hub tried {url}.", "Try again, and tell the site's support.")
+    return StartFailed(what, why, remedy, without_secrets(log), "not_reachable")
