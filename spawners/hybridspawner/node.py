@@ -5,8 +5,11 @@ session needs jupyterhub and jupyterlab but not this package. Standard library o
 
 The hub may be away for a while (a restart, a network fault): the call is repeated with growing pauses. It may also have
 given up on this session meanwhile: then it answers 403 or 404, and the allocation is handed back at once.
+
+The port stays bound from its choice until the server has ended, so the kernel gives it to nobody else in between.
 """
 
+import importlib.util
 import json
 import os
 import pathlib
@@ -20,11 +23,23 @@ PATIENCE = 900  # seconds to go on trying to reach the hub
 LONGEST_PAUSE = 15
 
 
-def free_port() -> int:
-    """A TCP port that is free on this node now."""
-    with socket.socket() as listener:
-        listener.bind(("", 0))
-        return listener.getsockname()[1]
+def hold_port() -> socket.socket:
+    """A socket bound to a TCP port that was free on this node. It does not listen: with SO_REUSEADDR, which Jupyter's
+    server sets too, the server can bind the same port, while the kernel hands it to nobody who asks for any port."""
+    holder = socket.socket()
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    holder.bind(("", 0))
+    return holder
+
+
+def missing_package() -> "str | None":
+    """A package without which there is no session, if the environment lacks it: better said before the hub waits."""
+    if importlib.util.find_spec("jupyterhub") is None:
+        return "jupyterhub"
+    pages = ("jupyterlab", "notebook")  # a site that names another application knows what it needs
+    if "JUPYTERHUB_SINGLEUSER_APP" in os.environ or any(importlib.util.find_spec(name) for name in pages):
+        return None
+    return "jupyterlab"
 
 
 def tell_hub(url: str, token: str, port: int) -> bool:
@@ -62,7 +77,11 @@ def announce(url: str, token: str, port: int) -> "bool | None":
 def main() -> None:
     os.environ.pop("HYBRIDSPAWNER_NODE", None)
     url = os.environ["HYBRIDSPAWNER_CALLBACK"]
-    port = free_port()
+    missing = missing_package()
+    if missing is not None:
+        sys.exit(f"{sys.executable}: No module named {missing}")
+    holder = hold_port()
+    port = holder.getsockname()[1]
     print(f"Session on {socket.gethostname()}, port {port}", flush=True)
     wanted = announce(url, os.environ["JUPYTERHUB_API_TOKEN"], port)
     if wanted is None:
@@ -73,6 +92,7 @@ def main() -> None:
     os.environ["JUPYTERHUB_SERVICE_URL"] = address
     # what the environment installed (ipytune, pip, ...) is what a terminal in the session finds first
     os.environ["PATH"] = str(pathlib.Path(sys.executable).parent) + os.pathsep + os.environ.get("PATH", os.defpath)
+    holder.set_inheritable(True)
     os.execv(sys.executable, [sys.executable, "-m", "jupyterhub.singleuser", *sys.argv[1:]])
 
 

@@ -1,6 +1,7 @@
 """node.py on a node: finds a port, tells the hub, goes on trying, and gives up when it is not wanted."""
 
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+from tornado.netutil import bind_sockets
 
 from hybridspawner import node
 
@@ -60,7 +62,29 @@ def test_a_session_that_is_not_wanted_gives_up_at_once(hub: FakeHub) -> None:
 
 def test_a_hub_that_is_out_of_reach_ends_it_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(node, "PATIENCE", 5)
-    assert node.announce(f"http://127.0.0.1:{node.free_port()}/", "secret", 4000) is None
+    with node.hold_port() as silent:
+        assert node.announce(f"http://127.0.0.1:{silent.getsockname()[1]}/", "secret", 4000) is None
+
+
+def test_a_held_port_is_the_servers_and_is_given_to_nobody_who_asks_for_any() -> None:
+    with node.hold_port() as holder, socket.socket() as stranger:
+        port = holder.getsockname()[1]
+        with pytest.raises(OSError, match="in use"):
+            stranger.bind(("0.0.0.0", port))
+        (server,) = bind_sockets(port, "0.0.0.0")  # as Jupyter's server does it
+        server.close()
+
+
+@pytest.mark.parametrize(
+    ("present", "missing"),
+    [((), "jupyterhub"), (("jupyterhub",), "jupyterlab"), (("jupyterhub", "notebook"), None)],
+)
+def test_an_environment_without_its_packages_is_told_before_the_hub_waits(
+    monkeypatch: pytest.MonkeyPatch, present: tuple[str, ...], missing: str | None
+) -> None:
+    monkeypatch.delenv("JUPYTERHUB_SINGLEUSER_APP", raising=False)
+    monkeypatch.setattr(node.importlib.util, "find_spec", lambda name: object() if name in present else None)
+    assert node.missing_package() == missing
 
 
 @pytest.mark.parametrize("hub", [(204,)], indirect=True)
