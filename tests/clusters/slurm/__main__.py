@@ -23,12 +23,13 @@ def main() -> int:
     up.add_argument("--gpus", type=int, default=SlurmSpec.gpus, help="GPUs of each node (default: %(default)s)")
     up.add_argument("--dbd", action="store_true", help="accounting: MariaDB and slurmdbd, for sacct and sacctmgr")
     up.add_argument("--rest", action="store_true", help="Slurm's REST API with tokens; implies --dbd")
+    up.add_argument("--limits", action="store_true", help="accounts, QoS and memory are enforced; implies --dbd")
     verbs.add_parser("down", help="end the cluster and its jobs, remove everything")
     verbs.add_parser("status", help="daemons and nodes; exit code 0 only when all are well")
     arguments = parser.parse_args()
     try:
         if arguments.verb == "up":
-            return _up(SlurmSpec(arguments.nodes, arguments.gpus, arguments.dbd, arguments.rest))
+            return _up(SlurmSpec(arguments.nodes, arguments.gpus, arguments.dbd, arguments.rest, arguments.limits))
         if arguments.verb == "down":
             SlurmCluster().down()
             return 0

@@ -70,7 +70,13 @@ def _accounting_lines(spec: SlurmSpec, ports: Ports, layout: Layout) -> list[str
             f"AccountingStoragePass={layout.munge_socket}",
             "AccountingStorageTRES=gres/gpu" if spec.gpus else "",
             "JobAcctGatherType=jobacct_gather/linux",
-            "JobAcctGatherFrequency=5",
+            "JobAcctGatherFrequency=1" if spec.limits else "JobAcctGatherFrequency=5",
+        ]
+    if spec.limits:
+        lines += [
+            "AccountingStorageEnforce=associations,limits,qos",
+            # there are no cgroups here: whoever gathers a job's memory also ends the job that has too much
+            "JobAcctGatherParams=OverMemoryKill",
         ]
     if spec.rest:
         lines += ["AuthAltTypes=auth/jwt", f"AuthAltParameters=jwt_key={layout.jwt_key}"]

@@ -11,19 +11,23 @@ STATE_VARIABLE = "OBERALP_SLURM_STATE"
 
 @dataclass(frozen=True)
 class SlurmSpec:
-    """Size and options of a cluster: `nodes` nodes of `gpus` GPUs each, with accounting (`dbd`), with a REST API."""
+    """Size and options of a cluster: `nodes` nodes of `gpus` GPUs each, with accounting (`dbd`), with a REST API.
+
+    `limits`: accounts, QoS and their limits are enforced, and so is memory; who has no association may not submit.
+    """
 
     nodes: int = 4
     gpus: int = 4
     dbd: bool = False
     rest: bool = False
+    limits: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.nodes <= 1000:
             raise ValueError(f"nodes must be between 1 and 1000, not {self.nodes}")
         if not 0 <= self.gpus <= 64:
             raise ValueError(f"gpus (per node) must be between 0 and 64, not {self.gpus}")
-        if self.rest and not self.dbd:
+        if (self.rest or self.limits) and not self.dbd:
             # slurmrestd 22.05 loads its accounting plug-in always, and that one needs slurmdbd.
             object.__setattr__(self, "dbd", True)
 
