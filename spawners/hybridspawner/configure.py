@@ -12,7 +12,7 @@ from .callback import CALLBACK_PATH, CallbackHandler
 from .form import OFFERS_PATH, STATIC, STATIC_PATH
 from .form.offers import OffersHandler
 from .reconcile import watch
-from .sessions import SESSIONS_ROUTE, SessionHandler
+from .sessions import SESSIONS_ROUTE, TARGETS_PATH, SessionHandler, TargetsHandler
 from .site import Site
 from .spawner import HybridSpawner
 
@@ -26,6 +26,7 @@ def configure(c: Any, site: Site, state_dir: Path) -> None:
         (rf"/{CALLBACK_PATH}", CallbackHandler),
         (rf"/{OFFERS_PATH}", OffersHandler),
         (SESSIONS_ROUTE, SessionHandler),
+        (rf"/{TARGETS_PATH}", TargetsHandler),
         (rf"/{STATIC_PATH}/(.*)", StaticFileHandler, {"path": str(STATIC)}),
     ]
     # the progress page appears at once, not after the ten seconds that JupyterHub waits for a quick start; two leave

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from typing import Any, cast
+from typing import Any
 
 from jupyterhub.apihandlers.base import APIHandler
 from jupyterhub.scopes import needs_scope
@@ -25,6 +25,7 @@ from .diagnose import StartFailed
 from .spawner import HybridSpawner, Refused
 
 SESSIONS_PATH = "api/hybridspawner/sessions"
+TARGETS_PATH = "api/hybridspawner/targets"
 SESSIONS_ROUTE = rf"/{SESSIONS_PATH}/([^/]+)(?:/([^/]*))?"
 KEEPALIVE = 8.0  # seconds between two signs of life, so that proxies keep the stream open
 PATIENCE = 8.0  # seconds that DELETE waits for the end; then it answers 202
@@ -144,6 +145,18 @@ class SessionHandler(APIHandler):
         self.set_status(202)
 
 
-def session_path(hub_base: str, user: str, server: str) -> str:
-    """The path of a session's handlers on the hub."""
-    return cast(str, url_path_join(hub_base, SESSIONS_PATH, url_escape_path(user), url_escape_path(server)))
+class TargetsHandler(APIHandler):
+    """GET hub/api/hybridspawner/targets: which targets answer. Told from memory; no target is asked."""
+
+    @web.authenticated
+    async def get(self) -> None:
+        user = self.current_user
+        if user is None or getattr(user, "spawner", None) is None:
+            raise web.HTTPError(403, "Only users may ask")
+        deployment = user.spawner.deployment
+        told = [
+            {"target": spec.name, "title": spec.title, "silent_for": deployment.targets[spec.name].silent_for()}
+            for spec in deployment.site.targets
+        ]
+        self.set_header("Cache-Control", "no-store")
+        self.write(json.dumps(told))

@@ -107,6 +107,10 @@ class Target(Protocol):
         """
         ...
 
+    def silent_for(self) -> float | None:
+        """Seconds since the target stopped to answer about sessions; None while it answers or nobody has asked."""
+        ...
+
     def child_class(self) -> type[Spawner]:
         """The spawner underneath. Imports it, so that a site needs only the packages of its own targets."""
         ...

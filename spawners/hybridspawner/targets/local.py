@@ -164,6 +164,9 @@ class Local:
             ended.append(f"processes of {mark}")
         return ended
 
+    def silent_for(self) -> float | None:
+        return None
+
     def child_class(self) -> type[Spawner]:
         return LocalSessionSpawner
 

@@ -56,6 +56,10 @@ class Slurm:
                 ended.append(f"job {job.job_id} of {job.user}")
         return ended
 
+    def silent_for(self) -> float | None:
+        since = self.watcher.silent_since
+        return None if since is None else time.monotonic() - since
+
     def child_class(self) -> type[Spawner]:
         from .spawner import SlurmSessionSpawner
 
