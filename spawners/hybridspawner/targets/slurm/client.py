@@ -6,7 +6,9 @@ Every method either answers or raises: `SlurmUnavailable` when the controller ca
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -82,6 +84,28 @@ class JobReading:
         return self.state in ENDED
 
 
+OnCall = Callable[[str, float, bool], None]
+"""Told of each request to the scheduler: what was asked (`queue`, `submit`, ...), seconds, whether it answered."""
+
+
+def ignore_call(verb: str, seconds: float, answered: bool) -> None:
+    """An `OnCall` for those who do not count."""
+
+
+@contextmanager
+def counted(on_call: OnCall, verb: str) -> Iterator[None]:
+    """Report the one request that is made inside. A refusal is an answer; silence and a call given up are not."""
+    begun, answered = time.monotonic(), False
+    try:
+        yield
+        answered = True
+    except SlurmError as error:
+        answered = not isinstance(error, SlurmUnavailable)
+        raise
+    finally:
+        on_call(verb, time.monotonic() - begun, answered)
+
+
 class SlurmClient(Protocol):
     """One cluster. Methods that look ask for everything at once: their cost does not grow with our sessions."""
 
@@ -123,4 +147,8 @@ class SlurmClient(Protocol):
 
     async def tail(self, path: str, user: str, lines: int) -> str:
         """The last lines of a job's log; empty if it cannot be read."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections; the client may be used again, and makes new ones."""
         ...

@@ -3,25 +3,33 @@
 Started as `sudo -n -H -u USER -- PYTHON -I launcher.py`, it reads one JSON object from stdin, so that nothing of a job
 (script, environment, secrets) is ever on a command line, and no shell sees it:
 
-    {"argv": ["sbatch", "--parsable", ...], "environment": {...}, "stdin": "...", "timeout": 30}   run a command
-    {"tail": "/path/of/a/log", "bytes": 8192}                                         the end of a file
+    {"argv": ["sbatch", "--parsable", ...], "environment": {...}, "stdin": "...", "before": 1764000030.0}  run a command
+    {"tail": "/path/of/a/log", "bytes": 8192}                                                   the end of a file
 
-It prints the command's output and ends with its exit status. Standard library only: it runs on the hub's machine with
-any Python >= 3.9. The environment of the command is what sudo gave, plus `environment`.
+It prints the command's output and ends with its exit status. Standard library only: it runs on the hub's machine, or
+on a login node, with any Python >= 3.9. The environment of the command is what sudo gave, plus `environment`.
+
+`before` (seconds since 1970) is the time by which the command must have ended. It is ended then, and not begun
+afterwards, so that a request that was held up on its way submits nothing when nobody waits for it any more. A request
+that does not arrive within a minute is none.
 """
 
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
-COMMANDS = ("sbatch", "scancel", "squeue", "scontrol", "sacct", "sinfo")
+COMMANDS = ("sbatch", "scancel", "squeue", "scontrol", "sacct", "sacctmgr", "sinfo", "getent")
 
 
 def main() -> int:
+    signal.alarm(60)
     request = json.load(sys.stdin)
+    signal.alarm(0)
     if "tail" in request:
         with Path(request["tail"]).open("rb") as log:
             log.seek(0, os.SEEK_END)
@@ -41,16 +49,16 @@ def main() -> int:
     if program is None:
         print(f"{argv[0]}: command not found", file=sys.stderr)
         return 127
+    left = float(request["before"]) - time.time() if "before" in request else None
+    if left is not None and left <= 0:
+        print(f"{argv[0]}: socket timed out {-left:.0f} s before it was begun (do the clocks agree?)", file=sys.stderr)
+        return 1
     try:
         done = subprocess.run(
-            [program, *argv[1:]],
-            input=request.get("stdin", "").encode(),
-            env=environment,
-            timeout=request.get("timeout"),
-            check=False,
+            [program, *argv[1:]], input=request.get("stdin", "").encode(), env=environment, timeout=left, check=False
         )
     except subprocess.TimeoutExpired:
-        print(f"{argv[0]}: socket timed out: no answer in {request['timeout']:g} s", file=sys.stderr)
+        print(f"{argv[0]}: socket timed out: no answer in {left:.0f} s", file=sys.stderr)
         return 1
     return done.returncode
 

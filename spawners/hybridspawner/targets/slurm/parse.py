@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from datetime import datetime
 
 from ...capacity import NodeCapacity
+from . import hostlist
+from .access import Association, PartitionRules, Reservation, node_state
 from .client import JobReading
 
 SQUEUE_FORMAT = "%i|%T|%B|%S|%Q|%P|%u|%r"
@@ -13,7 +16,7 @@ SQUEUE_FORMAT = "%i|%T|%B|%S|%Q|%P|%u|%r"
 SINFO_FIELDS = "NodeList:128,StateLong:32,CPUsState:64,Memory:32,AllocMem:32,PartitionName:128,Gres:512,GresUsed:512"
 _WIDTHS = [int(field.split(":")[1]) for field in SINFO_FIELDS.split(",")]
 _GRES = re.compile(r"(?<![\w.-])(?P<name>\w+)(?::(?P<type>[A-Za-z][\w.-]*))?:(?P<count>\d+)(?=[(,]|$)", re.ASCII)
-_OUT_OF_SERVICE = ("down", "drain", "fail", "maint", "reserved", "unknown", "power", "reboot", "future", "perfctrs")
+_TEST_ONLY = re.compile(r"Job \S+ to start at (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)", re.ASCII)
 
 
 def job_id(output: str) -> str:
@@ -100,8 +103,9 @@ def sinfo(output: str, gres: str = "gpu") -> tuple[NodeCapacity, ...]:
             (int(memory) - int(memory_used)) * 1.048576 / 1000,
             dict(gpus),
             {kind: count - gpus_used[kind] for kind, count in gpus.items()},
-            not any(word in state.lower() for word in _OUT_OF_SERVICE) and not state.endswith("*"),
+            not node_state(state),
             frozenset(partitions),
+            node_state(state),
         )
     return tuple(nodes.values())
 
@@ -113,6 +117,95 @@ def gres_counts(text: str, name: str = "gpu") -> Counter[str]:
         if match["name"] == name:
             counts[match["type"] or ""] += int(match["count"])
     return counts
+
+
+def test_only(output: str) -> datetime | None:
+    """When `sbatch --test-only` says that the job would start (the cluster's local time); None if it does not tell."""
+    match = _TEST_ONLY.search(output)
+    try:
+        return datetime.fromisoformat(match[1]) if match else None
+    except ValueError:
+        return None
+
+
+def associations(output: str) -> list[Association]:
+    """From `sacctmgr --noheader --parsable2 show assoc format=User,Account,Partition,QOS`; accounts' own lines go."""
+    lines = (line.split("|") for line in output.splitlines())
+    return [
+        Association(user, account, partition, tuple(filter(None, qos.split(","))))
+        for user, account, partition, qos in (fields for fields in lines if len(fields) == 4)
+        if user
+    ]
+
+
+def partitions(output: str) -> list[PartitionRules]:
+    """From `scontrol --all --oneliner show partition`."""
+    rules = []
+    for fields in _records(output):
+        if fields.get("PartitionName"):
+            everyone = fields.get("RootOnly", "NO") != "YES"
+            rules.append(
+                PartitionRules(
+                    fields["PartitionName"],
+                    fields.get("State", "UP") == "UP" and everyone,
+                    _set(fields.get("AllowGroups", "ALL")),
+                    _set(fields.get("AllowAccounts", "ALL")),
+                    _set(fields.get("AllowQos", "ALL")),
+                    _set(fields.get("DenyAccounts", "")) or frozenset(),
+                    _set(fields.get("DenyQos", "")) or frozenset(),
+                )
+            )
+    return rules
+
+
+def reservations(output: str) -> list[Reservation]:
+    """Those that are active now, from `scontrol --all --oneliner show reservation`."""
+    found = []
+    for fields in _records(output):
+        if fields.get("ReservationName") and fields.get("State") == "ACTIVE":
+            try:
+                nodes = hostlist.expand(fields.get("Nodes", ""))
+            except ValueError:
+                nodes = []
+            found.append(
+                Reservation(
+                    fields["ReservationName"],
+                    tuple(nodes),
+                    _words(fields.get("Users", "")),
+                    _words(fields.get("Accounts", "")),
+                    _words(fields.get("Groups", "")),
+                    "MAINT" in fields.get("Flags", "").split(","),
+                )
+            )
+    return found
+
+
+def members(passwd: str, group: str) -> dict[str, set[str]]:
+    """Users by group, from `getent group NAMES` and, for those whose first group it is, `getent passwd USERS`."""
+    found: dict[str, set[str]] = {}
+    names: dict[str, str] = {}
+    for fields in (line.split(":") for line in group.splitlines()):
+        if len(fields) == 4:
+            found.setdefault(fields[0], set()).update(filter(None, fields[3].split(",")))
+            names[fields[2]] = fields[0]
+    for fields in (line.split(":") for line in passwd.splitlines()):
+        if len(fields) == 7 and fields[3] in names:
+            found[names[fields[3]]].add(fields[0])
+    return found
+
+
+def _records(output: str) -> list[dict[str, str]]:
+    """`Key=value` pairs of each line of scontrol --oneliner; the first of a key counts."""
+    return [dict(reversed(re.findall(r"(?:^|\s)(\w+)=(\S*)", line))) for line in output.splitlines()]
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return () if text == "(null)" else tuple(filter(None, text.split(",")))
+
+
+def _set(text: str) -> frozenset[str] | None:
+    """A list of those who are allowed; None for ALL."""
+    return None if text == "ALL" else frozenset(_words(text))
 
 
 def _columns(line: str) -> list[str]:
