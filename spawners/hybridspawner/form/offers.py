@@ -1,20 +1,54 @@
-"""What every target offers for a choice now: the spawn page's only live source. Reads the shared capacity board."""
+"""What every target offers for a choice now: the spawn page's only live source. Reads the shared boards."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from jupyterhub.apihandlers.base import APIHandler
 from tornado import web
 
-from ..placement import NoTarget, Placement, offer, place
-from ..request import InvalidRequest, candidates, validate
+from ..capacity import Access, Capacity
+from ..placement import NoTarget, Placement, offers_for, place
+from ..request import InvalidRequest, validate
+from ..site import Site, SlurmTarget, Target
 
 
-def as_json(placement: Placement) -> dict[str, Any]:
+def choices(target: Target, access: Access) -> dict[str, list[str]]:
+    """What the user may choose on a Slurm target: the site's list is the bound, the user's rights are within it.
+
+    A field is absent where neither is known: then any well-formed name may be tried.
+    """
+    if not isinstance(target, SlurmTarget):
+        return {}
+    found = {}
+    for field in ("account", "partition", "reservation", "qos"):
+        listed: tuple[str, ...] | None = getattr(target, f"{field}s", None)  # a site lists no QoS
+        yours: tuple[str, ...] | None = getattr(access, "qos" if field == "qos" else f"{field}s")
+        if listed is not None:
+            found[field] = [value for value in listed if yours is None or value in yours]
+        elif yours is not None:
+            found[field] = list(yours)
+    return found
+
+
+def as_json(placement: Placement, site: Site, capacities: Mapping[str, Capacity]) -> dict[str, Any]:
+    """The answer of the handler. Times and ages in seconds; null where nothing is known."""
     offers = [
-        {"target": o.target, "title": o.title, "fit": o.fit.value, "words": o.words, "age": o.age}
+        {
+            "target": o.target,
+            "title": o.title,
+            "fit": o.fit.value,
+            "words": o.words,
+            "age": o.age,
+            "starts_in": o.starts_in,
+            "estimate_age": o.estimate_age,
+            "note": o.note,
+            "choices": choices(
+                site.target(o.target), capacities[o.target].access if o.target in capacities else Access()
+            ),
+        }
         for o in placement.offers
     ]
     return {"chosen": placement.target, "reason": placement.reason, "offers": offers}
@@ -35,12 +69,10 @@ class OffersHandler(APIHandler):
             request = validate(options, site, groups)
         except InvalidRequest as error:
             raise web.HTTPError(400, "%s", str(error), reason="Bad Request") from None
-        capacities = await spawner.deployment.capacities(request, groups)
+        capacities = await spawner.deployment.outlook(request, groups, user.name)
         try:
-            answer = as_json(place(request, site, capacities, groups))
+            placement = place(request, site, capacities, groups)
         except NoTarget as error:
-            names = candidates(site, site.profile(request.profile), site.environment(request.environment), groups)
-            offers = tuple(offer(name, request, site, capacities.get(name)) for name in names)
-            answer = as_json(Placement("", str(error), offers))
+            placement = Placement("", str(error), offers_for(request, site, capacities, groups))
         self.set_header("Cache-Control", "no-store")
-        self.write(json.dumps(answer))
+        self.write(json.dumps(as_json(placement, site, capacities)))

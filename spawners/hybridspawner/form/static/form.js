@@ -7,8 +7,10 @@
   const form = root.closest("form");
   const field = (name) => form.elements[name];
   const checked = (name) => (form.querySelector(`input[name="${name}"]:checked`) || {}).value;
+  const slurm = JSON.parse(root.dataset.slurm);
+  const rows = () => root.querySelectorAll("[data-target]");
+  const say = (element, text) => { if (element.textContent !== text) element.textContent = text; };
   const REFRESH_MS = 8000;
-  let lastRead = null;
   let request = 0;
 
   function followProfile(profileChanged) {
@@ -28,11 +30,18 @@
       runtime.value = profile.runtimes.some((r) => r.value === wanted) ? wanted : profile.runtime;
     }
     const allowed = profile.environments[environment.value] || [];
-    for (const row of root.querySelectorAll("[data-target]")) {
+    for (const row of rows()) {
       const open = allowed.includes(row.dataset.target);
       row.hidden = !open;
       row.querySelector("input").disabled = !open;
       if (!open && row.querySelector("input").checked) root.querySelector('input[name="target"][value="auto"]').checked = true;
+    }
+    // what only Slurm has is neither shown nor sent where no Slurm target can be meant
+    const target = checked("target");
+    const meant = target === "auto" ? allowed.some((name) => slurm.includes(name)) : slurm.includes(target);
+    for (const label of root.querySelectorAll("[data-slurm-field]")) {
+      label.hidden = !meant;
+      label.querySelector("input").disabled = !meant;
     }
   }
 
@@ -40,7 +49,8 @@
     const mine = ++request;
     const query = new URLSearchParams();
     for (const name of ["profile", "environment", "runtime", "account", "partition", "reservation"]) {
-      const value = name === "profile" ? checked(name) : (field(name) || {}).value;
+      const input = name === "profile" ? { value: checked(name) } : field(name) || {};
+      const value = input.disabled ? "" : input.value;
       if (value) query.set(name, value);
     }
     let answer, status = 0;
@@ -61,24 +71,56 @@
       return;
     }
     problem.hidden = true;
-    lastRead = Date.now();
-    document.getElementById("hybrid-reason").textContent = answer.reason;
-    for (const row of root.querySelectorAll("[data-target]")) {
-      const offer = answer.offers.find((o) => o.target === row.dataset.target);
-      const badge = row.querySelector(".hybrid-offer");
-      badge.textContent = offer ? offer.words : "not with these options";
-      badge.dataset.fit = offer ? offer.fit : "never";
-      row.classList.toggle("hybrid-unavailable", !offer);
-      row.classList.toggle("hybrid-chosen", answer.chosen === row.dataset.target && checked("target") === "auto");
-    }
-    showAge();
+    say(document.getElementById("hybrid-reason"), answer.reason);
+    for (const row of rows()) showOffer(row, answer.offers.find((o) => o.target === row.dataset.target), answer.chosen);
+    showChoices(answer.offers);
+    showAges();
   }
 
-  function showAge() {
-    if (lastRead === null) return;
-    const seconds = Math.round((Date.now() - lastRead) / 1000);
-    document.getElementById("hybrid-age").textContent =
-      seconds < 3 ? "Read just now." : `Read ${seconds} s ago.`;
+  function showOffer(row, offer, chosen) {
+    const [first, ...rest] = offer ? offer.words.split("; ") : ["not with these options"];
+    const badge = row.querySelector(".hybrid-offer");
+    say(badge, first);
+    badge.dataset.fit = offer ? offer.fit : "never";
+    say(row.querySelector(".hybrid-more"), rest.join("; "));
+    say(row.querySelector(".hybrid-note"), (offer && offer.note) || "");
+    row.classList.toggle("hybrid-unavailable", !offer);
+    row.classList.toggle("hybrid-chosen", chosen === row.dataset.target && checked("target") === "auto");
+    const read = (age) => (offer && offer[age] !== null ? Date.now() - offer[age] * 1000 : "");
+    row.dataset.read = read("age");
+    row.dataset.estimated = read("estimate_age");
+  }
+
+  // What the user may choose on the targets that can be meant: suggestions of the fields, and said beneath them.
+  function showChoices(offers) {
+    const meant = offers.filter((o) => checked("target") === "auto" || checked("target") === o.target);
+    const values = (name) => [...new Set(meant.flatMap((o) => o.choices[name] || []))].sort();
+    for (const name of ["account", "partition", "reservation"]) {
+      const list = document.getElementById(`hybrid-${name}s`), help = document.getElementById(`hybrid-${name}-help`);
+      if (!list) continue;
+      const known = values(name);
+      if ([...list.options].map((o) => o.value).join("|") !== known.join("|")) {
+        list.replaceChildren(...known.map((value) => Object.assign(document.createElement("option"), { value })));
+      }
+      const some = known.slice(0, 8).join(", ") + (known.length > 8 ? ", \u2026" : "");
+      const none = meant.some((o) => o.choices[name] && !o.choices[name].length);
+      say(help, help.dataset.help + (some ? `. Yours: ${some}` : none ? ". You have none" : ""));
+    }
+    const qos = values("qos"), line = document.getElementById("hybrid-qos");
+    say(line, qos.length ? `Qualities of service open to you: ${qos.join(", ")}.` : "");
+    line.hidden = !qos.length;
+  }
+
+  function showAges() {
+    for (const row of rows()) {
+      const ago = (at) => {
+        const seconds = Math.max(0, Math.round((Date.now() - at) / 1000));
+        return seconds < 3 ? "just now" : `${seconds} s ago`;
+      };
+      const words = row.dataset.read ? [`read ${ago(row.dataset.read)}`] : [];
+      if (row.dataset.estimated) words.push(`estimated ${ago(row.dataset.estimated)}`);
+      say(row.querySelector(".hybrid-age"), words.join(", "));
+    }
   }
 
   let typing;
@@ -94,5 +136,5 @@
   followProfile(false);
   refreshOffers();
   setInterval(() => { if (!document.hidden) refreshOffers(); }, REFRESH_MS);
-  setInterval(showAge, 1000);
+  setInterval(showAges, 1000);
 })();
