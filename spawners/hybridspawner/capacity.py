@@ -118,9 +118,10 @@ class Capacity:
         """Seconds since the reading."""
         return max(0.0, time.monotonic() - self.read_at)
 
-    def of(self, partition: str | None) -> tuple[NodeCapacity, ...]:
-        """The nodes of `partition`, or all."""
-        return tuple(n for n in self.nodes if partition is None or partition in n.partitions)
+    def of(self, partition: str | None, reservation: str | None = None) -> tuple[NodeCapacity, ...]:
+        """The nodes of `partition`, or all; those that `reservation` holds, if one is named."""
+        nodes = (n for n in self.nodes if partition is None or partition in n.partitions)
+        return tuple(n for n in nodes if reservation is None or reservation in n.reservations)
 
     def gpus(
         self, gpu_type: str | None = None, partition: str | None = None, reservation: str | None = None
@@ -131,7 +132,7 @@ class Capacity:
         """
         free: Counter[str] = Counter()
         total: Counter[str] = Counter()
-        for node in self.of(partition):
+        for node in self.of(partition, reservation):
             for kind, count in node.gpus.items():
                 if gpu_type is None or kind in (gpu_type, ""):
                     total[kind] += count
@@ -140,9 +141,7 @@ class Capacity:
 
     def out_of_service(self, partition: str | None = None, reservation: str | None = None) -> dict[str, int]:
         """Nodes that cannot take such a session now whatever is free on them, by the reason in a word."""
-        away = [n for n in self.of(partition) if not available(n, reservation)]
-        if reservation is not None:  # nodes in service outside the reservation are no news
-            away = [n for n in away if not n.usable and n.state != "reserved"]
+        away = [n for n in self.of(partition, reservation) if not available(n, reservation)]
         return dict(Counter(n.state or ("reserved" if n.usable else "out of service") for n in away))
 
     def fit(self, need: Resources, partition: str | None = None, reservation: str | None = None) -> Fit:

@@ -170,33 +170,39 @@ def _gist(
     partition: str | None,
     reservation: str | None,
 ) -> str:
-    nodes = capacity.of(partition)
-    if not nodes:
+    """What is free there, and what stands in the way."""
+    if not capacity.of(partition):
         return "it has no nodes in service" if partition is None else f"partition {partition} has no nodes in service"
+    if reservation is not None and fit is Fit.LATER and not capacity.of(partition, reservation):
+        return f"reservation {reservation} holds no nodes there now"
+    if isinstance(target, LocalTarget) and not need.gpus:
+        return full or ("all its sessions are taken" if fit is Fit.LATER else "starts at once")
     gpus = capacity.gpus(need.gpu_type, partition, reservation)
-    free = sum(count for count, _ in gpus.values())
-    if need.gpus:
-        have = _free_gpus(gpus, isinstance(target, SlurmTarget))
-    elif isinstance(target, LocalTarget):
-        have = "starts at once" if fit is Fit.NOW or full else "all its sessions are taken"
-    else:
-        room = sum(available(n, reservation) and n.cpus_free >= need.cpus for n in nodes)
-        cores = "a free core" if need.cpus == 1 else f"{need.cpus} free cores"
-        have = f"{room} of {len(nodes)} nodes {'has' if room == 1 else 'have'} {cores}"
+    have = (
+        _free_gpus(gpus, isinstance(target, SlurmTarget))
+        if need.gpus
+        else _free_cores(need, capacity, partition, reservation)
+    )
+    have += f" in reservation {reservation}" if reservation else ""
     if fit is Fit.NOW:
         return have
     if fit is Fit.NEVER:
         return f"{have}, and no node is large enough for this profile" if gpus or not need.gpus else have
-    lacking = capacity.quota.lacks(need) if capacity.quota is not None else None
     if full is not None:
-        return f"{have}, but {full}" if not isinstance(target, LocalTarget) else full
-    if lacking is not None:
-        return f"{have}, but its quota leaves {lacking}"
-    if reservation is not None and not any(reservation in n.reservations for n in nodes):
-        return f"reservation {reservation} holds no nodes there now"
-    if need.gpus and free >= need.gpus * need.nodes:
+        return f"{have}, but {full}"
+    if capacity.quota is not None and (left := capacity.quota.lacks(need)) is not None:
+        return f"{have}, but its quota leaves {left}"
+    if need.gpus and sum(free for free, _ in gpus.values()) >= need.gpus * need.nodes:
         return f"{have}, but not together with the cores and memory of this profile"
     return have
+
+
+def _free_cores(need: Resources, capacity: Capacity, partition: str | None, reservation: str | None) -> str:
+    """ "3 of 4 nodes have a free core"."""
+    nodes = capacity.of(partition, reservation)
+    room = sum(available(n, reservation) and n.cpus_free >= need.cpus for n in nodes)
+    cores = "a free core" if need.cpus == 1 else f"{need.cpus} free cores"
+    return f"{room} of {len(nodes)} nodes {'has' if room == 1 else 'have'} {cores}"
 
 
 def _free_gpus(gpus: Mapping[str, tuple[int, int]], typed: bool) -> str:

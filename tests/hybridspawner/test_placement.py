@@ -148,7 +148,7 @@ def test_a_reservation_opens_its_nodes_and_no_others() -> None:
     alone = reading("alps", node(0, kind="gh200"), held)
     assert offer("alps", GPU, SITE, alone).fit is Fit.LATER
     assert offer("alps", named, SITE, alone).fit is Fit.NOW
-    assert offer("alps", named, SITE, alone).words == "4 of 8 GH200 GPUs free now"
+    assert offer("alps", named, SITE, alone).words == "4 of 4 GH200 GPUs free now in reservation course"
     without = offer("alps", named, SITE, reading("alps", node(4, kind="gh200")))
     assert without.fit is Fit.LATER and without.words == "reservation course holds no nodes there now"
     broken = replace(held, state="down")
