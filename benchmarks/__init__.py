@@ -1,0 +1,1 @@
+"""One script a claim: each measures, compares with the stock peer, and writes a JSON to results/."""
