@@ -1,15 +1,21 @@
 """One schema for every way in: whatever arrives is either a request the site can carry out, or an error naming a field."""
 
+import re
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybridspawner.request import SLURM_NAME, InvalidRequest, SpawnRequest, normalise_form, slurm_targets, validate
-from tests.hybridspawner.sites import site
+from tests.hybridspawner.carried_out import outcome
+from tests.hybridspawner.sites import document, site
 
 SITE = site()
+OPEN = site(
+    targets=[{k: v for k, v in t.items() if k not in ("partitions", "accounts")} for t in document()["targets"]]
+)
+"""Lists no partitions and accounts: users' own names get furthest here."""
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda v: st.lists(v, max_size=3) | st.dictionaries(st.text(), v, max_size=3),
@@ -36,6 +42,35 @@ def test_anything_is_a_request_or_names_the_field(options: Any) -> None:
         assert "\n" not in str(error)
     else:
         assert validate(request.model_dump(), SITE) == request
+
+
+names = st.from_regex(SLURM_NAME, fullmatch=True) | st.text(max_size=70)
+paths = st.text(max_size=80) | st.lists(st.text(max_size=8), max_size=5).map("/".join)
+nearly = st.fixed_dictionaries(
+    {"profile": st.just("gpu")},
+    optional={"account": names, "partition": names, "reservation": names, "notebook": paths, "runtime": st.text()},
+)
+
+
+@settings(deadline=None)
+@given(nearly | st.dictionaries(fields | st.text(), anything) | anything)
+def test_what_is_accepted_is_carried_out_in_its_own_places_only(options: Any) -> None:
+    assert outcome(options, SITE) in ("accepted", "refused")
+    assert outcome(options, OPEN) in ("accepted", "refused")
+
+
+def test_the_check_would_notice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hybridspawner.request.SLURM_NAME", re.compile(r".*", re.DOTALL))
+    for value in ("normal\n#SBATCH --nodes=4", "a b", "x;y"):
+        with pytest.raises((AssertionError, ValueError)):
+            outcome({"profile": "gpu", "partition": value}, OPEN)
+
+
+def test_a_notebook_is_a_path_in_a_url_and_no_format() -> None:
+    request = validate({"notebook": "my notebooks/{0.x} 50%?a#b.ipynb"}, SITE)
+    assert request.start_page == "/lab/tree/my%20notebooks/%7B0.x%7D%2050%25%3Fa%23b.ipynb"
+    assert request.start_page == request.start_page.format("JupyterHub formats it")
+    assert validate({}, SITE).start_page is None
 
 
 @given(st.text())
