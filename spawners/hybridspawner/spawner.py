@@ -313,12 +313,12 @@ class HybridSpawner(Spawner):
     async def get_url(self) -> str:
         """The server's address now; waits for a session that is still queued. Never raises."""
         recorded: str = self.server.url
-        if self._child is None:  # the hub was restarted: the wait is shown like a start's
-            self.events = EventLog()
         try:
             child = self._existing_child()
             if child is None:
                 return recorded
+            if self.events is None:  # the hub was restarted: the wait is shown like a start's
+                child.progress_log = self.events = EventLog()
             self.adopting = asyncio.ensure_future(self._adopt(child))
             return await self.adopting or recorded
         except asyncio.CancelledError:
