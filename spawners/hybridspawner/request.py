@@ -20,7 +20,7 @@ from .site import Environment, Profile, Site, SlurmTarget
 
 AUTO = "auto"
 SLURM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}", re.ASCII)
-_NOTEBOOK = re.compile(r"[^\x00-\x1f\x7f\\]{1,255}")
+_NOTEBOOK = re.compile(r"[^\x00-\x1f\x7f\\\ud800-\udfff]{1,255}")  # half a surrogate pair is no text: it cannot be sent
 
 
 class InvalidRequest(ValueError):
