@@ -1,5 +1,6 @@
 """Session fixtures of the real clusters: the one that the environment names, else one of our own, else a skip."""
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -11,13 +12,29 @@ from tests.clusters.kubernetes import KubernetesCluster, KubernetesUnavailable
 from tests.clusters.requirement import unavailable
 from tests.clusters.slurm import ClusterError, SlurmCluster, SlurmSpec
 
-__all__ = ["kubernetes_cluster", "slurm_cluster"]
+__all__ = ["kubernetes_cluster", "private_cluster", "slurm_cluster"]
 
 SLURM_REMEDY = (
     "as root, apt-get install slurmctld slurmd slurm-client munge "
     '(and slurmdbd slurmrestd slurm-wlm-jwt-plugin mariadb-server), or eval "$(python -m tests.clusters.slurm up)"'
 )
 KUBERNETES_REMEDY = "set KUBECONFIG to a cluster's file (kind, minikube, k3s; see docs/administrator/images.md)"
+
+
+@contextlib.contextmanager
+def private_cluster(spec: SlurmSpec) -> Iterator[SlurmCluster]:
+    """A cluster of one's own, gone afterwards; skips when it cannot be had."""
+    with tempfile.TemporaryDirectory(prefix="oberalp-slurm-") as directory:
+        Path(directory).chmod(0o755)  # jobs run as other users, who look up the configuration in it
+        cluster = SlurmCluster(spec, Path(directory) / "state")
+        try:
+            cluster.up()
+        except ClusterError as error:
+            unavailable("slurm", str(error), SLURM_REMEDY)
+        try:
+            yield cluster
+        finally:
+            cluster.down()
 
 
 @pytest.fixture(scope="session")
@@ -29,17 +46,8 @@ def slurm_cluster() -> Iterator[SlurmCluster]:
             unavailable("slurm", f"OBERALP_SLURM=1, but {cluster.layout.root} has no healthy cluster", SLURM_REMEDY)
         yield cluster
         return
-    with tempfile.TemporaryDirectory(prefix="oberalp-slurm-") as directory:
-        Path(directory).chmod(0o755)  # jobs run as other users, who look up the configuration in it
-        cluster = SlurmCluster(SlurmSpec(), Path(directory) / "state")
-        try:
-            cluster.up()
-        except ClusterError as error:
-            unavailable("slurm", str(error), SLURM_REMEDY)
-        try:
-            yield cluster
-        finally:
-            cluster.down()
+    with private_cluster(SlurmSpec()) as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 import copy
 import json
 import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,50 +37,20 @@ def failure(user: User, options: dict[str, Any]) -> str:
 
 
 @pytest.fixture
-def broken(slurm_cluster: SlurmCluster, tmp_path: Path) -> Iterator[Hub]:
+def broken(tmp_path: Path) -> Iterator[Hub]:
     """A hub whose environments are broken in different ways."""
-    site = slurm_site(tmp_path)
-    site["environments"] += [
-        {"name": name, "title": name, "targets": {"slurm": realisation, "local": local}}
-        for name, realisation, local in (
-            (
-                "crash",
-                {"python": sys.executable, "prologue": "echo The licence server is down; exit 3"},
-                {"python": "/bin/false"},
-            ),
-            ("missing", {"python": "/opt/nowhere/bin/python"}, {"python": "/opt/nowhere/bin/python"}),
-        )
-    ]
-    hub = Hub(site, tmp_path / "hub", dict(slurm_cluster.env)).start()
+    site = clusters_site()
+    for name, python in (("crash", "/bin/false"), ("missing", "/opt/nowhere/bin/python")):
+        site["environments"].append({"name": name, "title": name, "targets": {"local": {"python": python}}})
+    hub = Hub(site, tmp_path / "hub").start()
     yield hub
     hub.close()
 
 
-@pytest.mark.slurm
-def test_a_job_that_dies_at_once_ends_the_start_with_the_tail_of_its_log(
-    broken: Hub, slurm_cluster: SlurmCluster
-) -> None:
-    user = broken.login("noether")
-    told = failure(user, {"environment": "crash", "target": "slurm"})
-    assert "ended before the session was usable" in told and "The licence server is down" in told
-    told = failure(user, {"environment": "missing", "target": "slurm"})
-    assert "missing on the node" in told
-    assert jobs(slurm_cluster) == []
-
-
-@pytest.mark.slurm  # for the fixture; the sessions are local
 def test_a_process_that_dies_at_once_ends_the_start(broken: Hub) -> None:
     user = broken.login("noether")
     assert "exit code was 1" in failure(user, {"environment": "crash", "target": "local"})
     assert "could not be started" in failure(user, {"environment": "missing", "target": "local"})
-
-
-@pytest.mark.slurm
-def test_what_sbatch_refuses_is_told_in_plain_words(hub: Hub, slurm_cluster: SlurmCluster) -> None:
-    user = hub.login("germain")
-    told = failure(user, {"profile": "gpu-1", "target": "slurm", "reservation": "not-there"})
-    assert "Slurm refused the job" in told and "reservation" in told
-    assert jobs(slurm_cluster) == []
 
 
 @pytest.mark.kubernetes

@@ -98,13 +98,13 @@ _LOG_CLUES = (
         "permission",
     ),
     (
-        r"(/[^\s:]+): (?:cannot execute: )?[Pp]ermission denied|[Pp]ermission denied",
+        r"(/[^\s:]{1,300}): (?:cannot execute: )?[Pp]ermission denied|[Pp]ermission denied",
         "Something is not readable or not executable for you on the node: {}.",
         "Choose another environment, or have its owner open it and the directories above it to you.",
         "permission",
     ),
     (
-        r"(?:line \d+: |: )?([^\s:]+): (?:cannot execute: )?(?:No such file or directory|command not found"
+        r"([^\s:]{1,300}): (?:cannot execute: )?(?:No such file or directory|command not found"
         r"|required file not found)(?!: going to)",
         "A program or file of the environment is missing on the node: {}.",
         "Choose another environment, and tell the site's support.",
@@ -117,7 +117,7 @@ _LOG_CLUES = (
         "home",
     ),
     (
-        r"(?m)^((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception): [^\n]{1,200})",
+        r"(?m)^([\w.]{0,80}(?:Error|Exception): [^\n]{1,200})",
         "Python ended with {}.",
         SEE_LOG,
         "exited",
@@ -127,12 +127,18 @@ _LOG_CLUES = (
 
 def find_clue(log: str) -> Clue | None:
     """The surest cause that `log` names, or None."""
+    log = _short_lines(log)
     for pattern, why, remedy, reason in _LOG_CLUES:
         matches = list(re.finditer(pattern, log, re.MULTILINE))
         if matches:
             named = next((group for group in matches[-1].groups() if group), "")
             return Clue(_filled(why, named), remedy, reason)
     return None
+
+
+def _short_lines(text: str) -> str:
+    """`text` with the ends of very long lines cut off: nobody reads them, and patterns take their time over them."""
+    return "\n".join(line if len(line) <= 500 else line[:500] + "..." for line in text.split("\n"))
 
 
 def _filled(why: str, named: str) -> str:
@@ -160,11 +166,11 @@ def hub_unreachable(log: str) -> tuple[str, str] | None:
 MASK = "***"
 _VALUE = r"""("[^"\n]*"|'[^'\n]*'|(?:(?:token|bearer|basic)\s+)?[^\s"'&;,]+)"""
 _NAMED = re.compile(
-    rf"""([\w-]*(?:token|passw(?:or)?d|secret|api_?key|authorization|cookie)[\w-]*["']?\s?[=:]\s?){_VALUE}""",
+    rf"""((?:token|passw(?:or)?d|secret|api_?key|authorization|cookie)[\w-]{{0,40}}["']?\s?[=:]\s?){_VALUE}""",
     re.IGNORECASE,
 )
 _KNOWN_FORMS = re.compile(
-    r"\b(?:hf_|gh[opsu]_|github_pat_|glpat-|sk-|xox[abp]-)[\w-]{10,}|\beyJ[\w-]{8,}\.[\w-]+\.[\w-]*|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
+    r"\b(?:hf_|gh[opsu]_|github_pat_|glpat-|sk-|xox[abp]-)[\w-]{10,}|\beyJ[\w-]{8,}\.[\w-]+\.[\w-]*|(?<=://)[^/\s:@]{1,100}:[^/\s@]{1,300}(?=@)"
 )
 
 
@@ -172,4 +178,4 @@ def without_secrets(text: str, secrets: Collection[str] = ()) -> str:
     """`text` with `secrets` masked, and whatever looks like one: values of tokens, passwords and keys."""
     for secret in sorted(filter(None, secrets), key=len, reverse=True):
         text = text.replace(secret, MASK)
-    return _KNOWN_FORMS.sub(MASK, _NAMED.sub(lambda match: match[1] + MASK, text))
+    return _KNOWN_FORMS.sub(MASK, _NAMED.sub(lambda match: match[1] + MASK, _short_lines(text)))

@@ -76,27 +76,25 @@ _NEVER = {
     ),
 }
 _PARTITION = frozenset(
-    {"PartitionTimeLimit", "PartitionNodeLimit", "BadConstraints", "AccountNotAllowed"} | {"QOSNotAllowed"}
+    {"PartitionTimeLimit", "PartitionNodeLimit", "BadConstraints", "AccountNotAllowed", "QOSNotAllowed"}
 )
 
 _LIMIT = re.compile(
     r"(?P<owner>QOS|Assoc)?(?P<kind>Grp|Max|Min)"
-    r"(?P<thing>CPU|Cpu|GRES|Gres|Mem(?:ory)?|Node|Jobs?|Submit|Wall|Billing|Energy|BB|License|Lic|FS|Pages|VMem|Unknown)"
-    r"\w*?(?P<minutes>(?:Run)?Min(?:ute)?s)?(?:Per(?P<scope>Job|Node|User|Account))?(?:Limit|NotSatisfied)?",
+    r"(?P<thing>CPU|Cpu|GRES|Gres|Mem|Node|Job|Submit|Wall|Billing|Energy|BB|License|FS|Pages|VMem|Unknown)"
+    r"(?:Jobs?|Duration|ory|s)?(?P<minutes>(?:Run)?Min(?:ute)?s)?"
+    r"(?:Per(?P<scope>Job|Node|User|Account))?(?:Limit|NotSatisfied)?",
 )
 _THINGS = {
-    "cpu": "cores",
-    "gres": "GPUs",
-    "mem": "memory",
-    "memory": "memory",
-    "node": "nodes",
-    "job": "running jobs",
-    "jobs": "running jobs",
-    "submit": "jobs",
-    "wall": "time",
-    "license": "licences",
-    "lic": "licences",
-    "billing": "of its budget",
+    "cpu": "many cores",
+    "gres": "many GPUs",
+    "mem": "much memory",
+    "node": "many nodes",
+    "job": "many running jobs",
+    "submit": "many jobs",
+    "wall": "much time",
+    "license": "many licences",
+    "billing": "much of the budget",
 }
 
 
@@ -115,39 +113,32 @@ def limit_of(reason: str) -> Limit | None:
     if match is None:
         return None
     owner = {"QOS": "the quality of service", "Assoc": "your account"}.get(match["owner"] or "", "the site")
-    thing = _THINGS.get(match["thing"].lower(), "resources")
-    label = "time_limit" if thing == "time" and match["kind"] == "Max" else "limit"
+    amount = _THINGS.get(match["thing"].lower(), "much of a resource")
+    quantity, _, thing = amount.partition(" ")
+    wall = match["thing"] == "Wall"
     if match["minutes"]:
-        thing = f"{thing} for so long"
+        amount, thing = f"{amount} for so long", f"{thing} for so long"
     if match["kind"] == "Min":
-        return Limit(f"It asks for fewer {thing} than {owner} wants.", "Choose a larger profile.", label, True)
-    if match["scope"] in ("Job", "Node") or label == "time_limit":
-        remedy = "Ask for less time." if label == "time_limit" or match["minutes"] else "Choose a smaller profile."
+        fewer = "fewer" if quantity == "many" else "less"
+        return Limit(f"It asks for {fewer} {thing} than {owner} wants.", "Choose a larger profile.", "limit", True)
+    if match["kind"] == "Max" and (wall or match["scope"] in ("Job", "Node")):
+        remedy = "Ask for less time." if wall or match["minutes"] else "Choose a smaller profile."
         within = "one node" if match["scope"] == "Node" else "one job"
-        return Limit(f"It asks for more {thing} than {owner} allows {within}.", remedy, label, True)
-    if match["kind"] == "Grp" and (match["minutes"] or match["thing"] == "Wall"):
-        who = "your project" if match["owner"] == "Assoc" else owner
-        sentence = f"The time that {who} may use is used up or promised to running jobs."
-        return Limit(sentence, "Choose another account, ask for less time, or wait.", label, False)
+        sentence = f"It asks for more {thing} than {owner} allows {within}."
+        return Limit(sentence, remedy, "time_limit" if wall else "limit", True)
+    wait = "Wait, or choose another account."
     if match["kind"] == "Grp":
-        who = "Your project" if match["owner"] == "Assoc" else "All jobs of the quality of service together"
-        verb = (
-            ("has" if match["owner"] == "Assoc" else "have")
-            if "jobs" in thing
-            else "uses"
-            if match["owner"] == "Assoc"
-            else "use"
-        )
-        return Limit(f"{who} {verb} as many {thing} as allowed.", "Wait, or choose another account.", label, False)
+        ours = match["owner"] == "Assoc"
+        if match["minutes"] or wall:
+            who = "your project" if ours else owner
+            spent = f"The time that {who} may use is used up or promised to running jobs."
+            return Limit(spent, "Choose another account, ask for less time, or wait.", "limit", False)
+        who = "Your project has" if ours else "All jobs of the quality of service together have"
+        return Limit(f"{who} as {amount} as allowed.", wait, "limit", False)
     if match["scope"] == "Account":
-        sentence = f"Your project has as many {thing} as {owner} allows an account."
-        return Limit(sentence, "Wait, or choose another account.", label, False)
-    return Limit(
-        f"You have as many {thing} as {owner} allows one user.",
-        "Stop one of your sessions or jobs, or ask for less.",
-        label,
-        False,
-    )
+        return Limit(f"Your project has as {amount} as {owner} allows an account.", wait, "limit", False)
+    remedy = "Stop one of your sessions or jobs, or ask for less."
+    return Limit(f"You have as {amount} as {owner} allows one user.", remedy, "limit", False)
 
 
 def reason_words(reason: str) -> str:
