@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from .duration import parse_duration
+from .transport import LocalTransport, Transport
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,29}$")]
 """Names of profiles, environments and targets: short, lower case, safe in URLs, labels and job names."""
@@ -129,6 +130,13 @@ class SlurmTarget(_Target):
         "", description="appended to node names so that the hub can reach them, e.g. .cluster.site"
     )
     bin: str | None = Field(None, description="directory of sbatch and squeue, when not on PATH")
+    transport: Transport = Field(LocalTransport(), description="how the hub reaches Slurm: transport.py")
+
+    @model_validator(mode="after")
+    def _submitter(self) -> SlurmTarget:
+        if self.transport.kind == "firecrest" and self.run_as == "user":
+            raise ValueError("FirecREST acts as its client's account: run_as must be `hub`")
+        return self
 
 
 class KubernetesTarget(_Target):

@@ -15,8 +15,8 @@ from jupyterhub.spawner import Spawner
 from ...capacity import Access, Reading
 from ...site import SlurmTarget
 from ..base import Launch, set_traits
-from .cli import CommandLine
 from .client import Submission
+from .connect import connect
 from .requirements import estimate_variables, requirements
 from .script import TEMPLATE, render
 from .watcher import SlurmWatcher
@@ -29,7 +29,7 @@ class Slurm:
 
     def __init__(self, spec: SlurmTarget, callback_url: str) -> None:
         self.name, self._spec, self._callback_url = spec.name, spec, callback_url
-        self.client = CommandLine(spec.run_as, spec.bin, spec.gres)
+        self.client = connect(spec)
         self.watcher = SlurmWatcher(self.client)
         self._rights: dict[str, Access] = {}
         self._rights_at = float("-inf")
@@ -90,6 +90,6 @@ class Slurm:
             except KeyError:
                 return f"/home/{username}"
         home = self._spec.home.format(username=username)
-        if self._spec.run_as == "hub":
+        if self._spec.run_as == "hub" and self._spec.transport.kind == "local":
             Path(home).mkdir(parents=True, exist_ok=True)
         return home

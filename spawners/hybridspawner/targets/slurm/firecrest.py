@@ -12,7 +12,6 @@ import re
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import replace
 from datetime import datetime
-from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
@@ -172,12 +171,15 @@ class Firecrest:
         status = response.status_code if response is not None else 0
         try:
             answer = response.json() if response is not None else {}
-            message = str(answer.get("message") or answer.get("detail") or answer)[:500]
+            words = [answer.get("message") or answer.get("detail") or answer, *(answer.get("causedBy") or ())]
+            message = ": ".join(map(str, words))[:500]
         except (ValueError, AttributeError):
             return SlurmUnavailable(f"FirecREST answered {status} with something that is no JSON object")
         if status == 401:
             self._tokens.drop()
-        if status in (0, 401, 403, 408, 429, 502, 503, 504) or says(message, NO_ANSWER):
+        # a quota that is used up comes as 403 too, but in Slurm's words
+        silent = status in (0, 401, 403, 408, 424, 429, 502, 503, 504) and not says(message, _REFUSED)
+        if silent or says(message, NO_ANSWER):
             return SlurmUnavailable(f"FirecREST answered {status}: {message}")
         return SlurmError(message)
 
@@ -190,14 +192,14 @@ class Firecrest:
         return self._client
 
 
-def client_credentials(token_url: str, client_id: str, secret_file: str, timeout: float = 20) -> Fetch:
+def client_credentials(token_url: str, client_id: str, read_secret: Callable[[], str], timeout: float = 20) -> Fetch:
     """Tokens of an OIDC client for itself (RFC 6749, 4.4). The secret is read anew each time, so it may change."""
 
     async def fetch(user: str) -> str:
         try:
-            secret = (await asyncio.to_thread(Path(secret_file).read_text, encoding="utf-8")).strip()
-        except OSError as error:
-            raise SlurmUnavailable(f"the client's secret {secret_file} cannot be read: {error.strerror}") from None
+            secret = await asyncio.to_thread(read_secret)
+        except (OSError, KeyError) as error:
+            raise SlurmUnavailable(f"the secret of the client {client_id} cannot be read: {error}") from None
         form = {"grant_type": "client_credentials", "client_id": client_id, "client_secret": secret}
         try:
             async with httpx.AsyncClient(timeout=timeout) as session:
