@@ -98,13 +98,13 @@ _LOG_CLUES = (
         "permission",
     ),
     (
-        r"(/[^\s:]{1,300}): (?:cannot execute: )?[Pp]ermission denied|[Pp]ermission denied",
+        r"(?<![^\s:])(/[^\s:]{1,300}): (?:cannot execute: )?[Pp]ermission denied|[Pp]ermission denied",
         "Something is not readable or not executable for you on the node: {}.",
         "Choose another environment, or have its owner open it and the directories above it to you.",
         "permission",
     ),
     (
-        r"([^\s:]{1,300}): (?:cannot execute: )?(?:No such file or directory|command not found"
+        r"(?<![^\s:])([^\s:]{1,300}): (?:cannot execute: )?(?:No such file or directory|command not found"
         r"|required file not found)(?!: going to)",
         "A program or file of the environment is missing on the node: {}.",
         "Choose another environment, and tell the site's support.",
