@@ -70,20 +70,20 @@ KEYS = [
 ]
 
 
-def generated(dice: random.Random) -> Any:
-    """One case: mostly a sound request with up to three faults, sometimes no object at all."""
+def generated(dice: random.Random, sound: dict[str, list[Any]] = SOUND) -> Any:
+    """One case: mostly a request of `sound` values with up to three faults, sometimes no object at all."""
     if dice.random() < 0.03:
         return dice.choice([None, [], "", "profile", 1, True, float("nan"), [{"profile": "small"}], [[["x"] * 50]]])
-    options = {f: dice.choice(SOUND[f]) for f in dice.sample(FIELDS, dice.randrange(len(FIELDS) + 1))}
+    options = {f: dice.choice(sound[f]) for f in dice.sample(FIELDS, dice.randrange(len(FIELDS) + 1))}
     for _ in range(dice.choice([0, 1, 1, 1, 2, 3])):
         if dice.random() < 0.12:
             options[dice.choice(KEYS)] = dice.choice(NASTY)
             continue
         field, value = dice.choice(FIELDS), dice.choice(NASTY)
         if isinstance(value, str) and len(value) < 100 and dice.random() < 0.5:  # hidden in or around a sound one
-            sound = dice.choice([v for v in SOUND[field] if v])
-            at = dice.randrange(len(sound) + 1)
-            value = sound[:at] + value + sound[at:]
+            around = dice.choice([v for v in sound[field] if v])
+            at = dice.randrange(len(around) + 1)
+            value = around[:at] + value + around[at:]
         if dice.random() < 0.1:
             value = "".join(
                 chr(dice.choice([dice.randrange(128), dice.randrange(0xD7FF)])) for _ in range(dice.randrange(80))

@@ -1,5 +1,7 @@
 """What cannot be used is answered with 400, naming the field and what is allowed, by every way in; nothing is started."""
 
+import json
+import random
 from typing import Any
 
 import httpx
@@ -7,6 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.fuzz_requests import SOUND, generated
+from hybridspawner.request import InvalidRequest, validate
+from hybridspawner.site import load_site
 from tests.hub.client import User
 from tests.hub.process import Hub
 
@@ -81,3 +86,34 @@ def test_no_request_is_a_fault_of_the_hub(user: User, options: dict[str, Any]) -
         "/hub/api/hybridspawner/offers", params={k: str(v) for k, v in options.items() if v is not None}
     )
     assert answer.status_code in (200, 400), answer.text
+
+
+def test_hundreds_of_generated_requests_are_answered_with_400_and_nothing_starts(hub: Hub, user: User) -> None:
+    site, dice = load_site(hub.directory / "site.yaml"), random.Random(7)
+    sound = {
+        **SOUND,
+        "profile": [p.name for p in site.profiles],
+        "environment": ["pytorch"],
+        "target": ["auto", *(t.name for t in site.targets)],
+    }
+    refused, offered = 0, 0
+    while refused < 300:
+        options = json.loads(json.dumps(generated(dice, sound)))
+        if not options:  # JupyterHub takes it for no options at all: a start with the defaults
+            continue
+        try:
+            validate(options, site)
+        except InvalidRequest as error:
+            body = json.dumps({"user_options": options})
+            answer = user.api.post(f"/hub/api/users/{user.name}/servers/", content=body)
+            assert answer.status_code == 400, (body[:300], answer.text[:300])
+            if isinstance(options, dict):
+                assert answer.json()["message"].startswith(error.field), (body[:300], answer.text[:300])
+            refused += 1
+        else:
+            query = {k: v for k, v in options.items() if v is not None}
+            answer = user.api.get("/hub/api/hybridspawner/offers", params=query)
+            assert answer.status_code == 200 and answer.json()["offers"], (query, answer.text[:300])
+            offered += 1
+    assert offered > 20 and user.model() is None
+    assert "Traceback" not in hub.log.split("mallory")[-1]
