@@ -160,7 +160,9 @@ def ended_container(terminated: dict[str, Any]) -> StartFailed:
         why, remedy = "It used more memory than it has.", "Choose a profile with more memory."
         return StartFailed(_ENDED, why, remedy, "OOMKilled", "memory")
     if name in ("StartError", "ContainerCannotRun"):
-        why, remedy = clue(message) or ("The server's program cannot be run in this image.", _OTHER)
+        why, remedy = "The server's program cannot be run in this image.", _OTHER
+        if re.search("no such file|not found", message, re.I):
+            why = "The server's program is missing in the image."
         return StartFailed("The pod cannot start.", why, remedy, f"{name}: {message}", "site_error")
     if code == 137:
         why = "Its server was killed from outside (signal 9)."
@@ -184,6 +186,8 @@ def deleted(pod: dict[str, Any], events: Sequence[str], node: str | None) -> Sta
             return _why_deleted(known, "\n".join([words, *events[-8:]]))
     if status.get("reason") in _POD_ENDS and status.get("phase") == "Failed":
         return _ended_pod(str(status["reason"]), str(status.get("message") or ""))
+    if node == "drained":
+        return _why_deleted(_DISRUPTIONS["DeletionByTaintManager"], evidence or f"Node: {_node_of(pod)}")
     if node == "not ready":
         return _why_deleted(_POD_ENDS["NodeLost"], evidence or f"Node: {_node_of(pod)}")
     for event in reversed(events):
@@ -203,11 +207,14 @@ def _node_of(pod: dict[str, Any]) -> str:
 
 
 def node_trouble(node: dict[str, Any] | None) -> str | None:
-    """What speaks against a node (its JSON; None: it does not exist): "gone", "not ready", or None."""
+    """What speaks against a node (its JSON; None: it does not exist): "gone", "not ready", "drained", or None."""
     if node is None:
         return "gone"
-    conditions = (node.get("status") or {}).get("conditions") or []
-    return None if any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions) else "not ready"
+    spec, conditions = node.get("spec") or {}, (node.get("status") or {}).get("conditions") or []
+    if not any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions):
+        return "not ready"
+    emptied = any(taint.get("effect") == "NoExecute" for taint in spec.get("taints") or [])
+    return "drained" if emptied or spec.get("unschedulable") else None
 
 
 def exit_code(pod: dict[str, Any], container: str = "notebook") -> int | None:

@@ -26,6 +26,7 @@ from .evidence import Evidence
 from .pod import MARK_LABEL, Occupied, Refused, SessionPod, Silent
 from .reflector import shared_reflector
 
+_NODE_SECONDS = 10.0  # between two looks at the node of a pod that does not run yet
 _SILENT = "Kubernetes does not answer at the moment; the pod keeps its place"
 
 
@@ -44,6 +45,7 @@ class KubernetesSessionSpawner(KubeSpawner):
     queue_seconds = 0.0
     _creating: asyncio.Future[None] | None = None
     _volume_since: float | None = None
+    _look_at_node = 0.0
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -119,6 +121,7 @@ class KubernetesSessionSpawner(KubeSpawner):
         self._marked_at = time.time()
         self._pod = SessionPod(self.api, self.namespace, self.pod_name, self.mark, sent=False)
         self._prepared.clear()
+        self._look_at_node = time.monotonic() + _NODE_SECONDS
         self.on_change()
         deadline = time.monotonic() + self.start_timeout
         telling = asyncio.ensure_future(self._tell_events())
@@ -161,7 +164,8 @@ class KubernetesSessionSpawner(KubeSpawner):
             if pod is not None and self._runs(pod) and (starting is None or self._prepared.is_set()):
                 url: str = self._get_pod_url(pod)
                 return url
-            if (failure := await self.ended() or await self._volume_trouble(pod)) is not None:
+            failure = await self.ended() or await self._volume_trouble(pod) or await self._node_trouble(pod)
+            if failure is not None:
                 raise failure
             if pods.silent:
                 self._say(_SILENT)
@@ -178,7 +182,11 @@ class KubernetesSessionSpawner(KubeSpawner):
             raise diagnose.refused(str(error.body or error.reason)) from None
         except Occupied as error:
             raise diagnose.occupied(str(error)) from None
-        except (Silent, asyncio.TimeoutError) as error:
+        except asyncio.TimeoutError as error:
+            if self._prepared.is_set() and not self.pod_reflector.silent:
+                raise diagnose.not_in_time(self._seen(), self.start_timeout) from None
+            raise diagnose.silent(str(error)) from None
+        except Silent as error:
             raise diagnose.silent(str(error)) from None
 
     async def _volume_trouble(self, pod: dict[str, Any] | None) -> StartFailed | None:
@@ -191,6 +199,16 @@ class KubernetesSessionSpawner(KubeSpawner):
             self._volume_since = time.monotonic()
         waited = time.monotonic() - self._volume_since
         return await self._evidence.volume(pod, waited, words) if waited > self.volume_grace else None
+
+    async def _node_trouble(self, pod: dict[str, Any] | None) -> StartFailed | None:
+        """The pod's node has gone from the cluster: told now and then while the pod does not run there."""
+        if pod is None or not pod["spec"].get("nodeName") or time.monotonic() < self._look_at_node:
+            return None
+        self._look_at_node = time.monotonic() + _NODE_SECONDS
+        trouble = await self._evidence.node(pod)
+        if trouble == "not ready":
+            self._say("The pod's node does not answer at the moment; Kubernetes waits for it")
+        return diagnose.deleted(pod, self._evidence.words(), trouble) if trouble == "gone" else None
 
     async def _tell_events(self) -> None:
         """Events of this pod on the progress page, in plain words."""
