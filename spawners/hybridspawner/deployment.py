@@ -27,6 +27,9 @@ from .targets.base import Launch, Target
 
 log = logging.getLogger(__name__)
 
+ACCESS_PATIENCE = 3.0
+"""Seconds that a page waits for what a user may use; afterwards nothing is ruled out."""
+
 
 class Deployment:
     """The targets of `site`. `callback_url` is where nodes announce their port; `state_dir` holds homes and logs."""
@@ -114,7 +117,8 @@ class Deployment:
             task = asyncio.create_task(self.targets[target].access(username))
             self._asking[target, username] = task
             task.add_done_callback(lambda _: self._asking.pop((target, username), None))
-        await asyncio.wait({task}, timeout=3)
+            task.add_done_callback(_retrieve)
+        await asyncio.wait({task}, timeout=ACCESS_PATIENCE)
         if not task.done():
             return Access()
         try:
@@ -129,6 +133,12 @@ class Deployment:
         partition = partition_of(request, target)
         shape = Question(name, launch.resources, request.runtime, partition, request.reservation, account)
         return await self.estimates.read(shape, lambda: self.targets[name].estimate(launch, username))
+
+
+def _retrieve(task: asyncio.Task[Any]) -> None:
+    """Look at a task's end, so that asyncio does not report it as forgotten when nobody waits any more."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _hub_name(state_dir: Path) -> str:
