@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import warnings
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from jupyterhub import orm
 from jupyterhub.app import JupyterHub
+from sqlalchemy.exc import SAWarning
 
 from . import metrics
 from .deployment import Deployment, deployment_of
@@ -41,11 +43,10 @@ class MarksOnRecord(Collection[str]):
 
     def _read(self) -> set[str]:
         found = set()
-        for (state,) in self._db.query(orm.Spawner.state):
-            if isinstance(state, dict):
-                children = dict(state.get("children") or {}).values()
-                leftovers = [entry[1] for entry in state.get("leftovers") or []]
-                found |= {mark_of(child) for child in [*children, *leftovers]}
+        for _, state in _records(self._db):
+            children = dict(state.get("children") or {}).values()
+            leftovers = [entry[1] for entry in state.get("leftovers") or []]
+            found |= {mark_of(child) for child in [*children, *leftovers]}
         return found - {""}
 
     def __contains__(self, mark: object) -> bool:
@@ -83,14 +84,18 @@ async def _reconcile(app: Any, site_file: Path, state_dir: Path) -> None:
         await asyncio.sleep(INTERVAL)
 
 
+def _records(db: Any, *conditions: Any) -> list[tuple[int, dict[str, Any]]]:
+    """(key, state) of the spawners on record; the columns only, since there may be many."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SAWarning)  # of JupyterHub's own column type
+        rows = db.query(orm.Spawner.id, orm.Spawner.state).filter(*conditions).all()
+    return [(key, state) for key, state in rows if isinstance(state, dict)]
+
+
 def load_records(app: Any) -> None:
     """Load the records that hold a session or leftovers though no server is known, so that they are ended."""
-    held = [
-        key
-        for key, state in app.db.query(orm.Spawner.id, orm.Spawner.state).filter(orm.Spawner.server_id.is_(None))
-        if isinstance(state, dict) and (state.get("target") or state.get("leftovers"))
-    ]
-    for key in held:
+    stopped = orm.Spawner.server_id.is_(None)
+    for key in [k for k, state in _records(app.db, stopped) if state.get("target") or state.get("leftovers")]:
         try:
             record = app.db.get(orm.Spawner, key)
             spawner = app.users[record.user].spawners[record.name]

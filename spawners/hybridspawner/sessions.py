@@ -121,7 +121,6 @@ class SessionHandler(APIHandler):
         deadline = time.monotonic() + PATIENCE
         if (start := spawner._spawn_future) is not None and spawner.pending == "spawn":
             start.cancel()
-        spawner.abandon()
         while spawner.pending in ("spawn", "check") and time.monotonic() < deadline:
             await asyncio.sleep(0.1)
         if spawner.pending is None and spawner.server is not None:

@@ -27,6 +27,7 @@ from sqlalchemy import inspect
 from traitlets import Float, Unicode
 
 from . import metrics
+from .adoption import adopt
 from .deployment import Deployment, deployment_of
 from .diagnose import StartFailed
 from .events import EventLog
@@ -36,7 +37,7 @@ from .metrics import NO_REASON, Outcome
 from .placement import Placement
 from .request import InvalidRequest, SpawnRequest, normalise_form, validate
 from .session import State, mark_of, new_mark
-from .start import Start, until_answering
+from .start import Start
 from .targets.base import CUSTOMISED, HANDED_OVER, Launch, SessionSpawner
 
 STATE_VERSION = 1
@@ -71,7 +72,6 @@ class HybridSpawner(Spawner):
     failure: StartFailed | None = None
     """Why the last start failed."""
     starting: Start | None = None
-    adopting: asyncio.Future[str | None] | None = None
     _child: SessionSpawner | None = None
     _target = ""
 
@@ -315,40 +315,17 @@ class HybridSpawner(Spawner):
         recorded: str = self.server.url
         try:
             child = self._existing_child()
-            if child is None:
-                return recorded
-            if self.events is None:  # the hub was restarted: the wait is shown like a start's
-                child.progress_log = self.events = EventLog()
-            self.adopting = asyncio.ensure_future(self._adopt(child))
-            return await self.adopting or recorded
-        except asyncio.CancelledError:
-            if self.adopting is not None and self.adopting.cancelled():  # by `abandon`; the hub then stops the session
-                self.http_timeout = 1
-                return recorded
-            raise
+            return (await adopt(self, child) if child is not None else None) or recorded
         except Exception as error:
             self.log.warning("Cannot tell where %s is now (%s); its last address is used", self._log_name, error)
-            if isinstance(error, StartFailed):
-                self.failure = error
             return recorded
-        finally:
-            self.adopting = None
-            if self.events is not None:
-                self.events.close()
 
-    async def _adopt(self, child: SessionSpawner) -> str | None:
-        url = await asyncio.wait_for(child.current_url(), self.start_timeout)
-        if url is None:
-            return None
-        await until_answering(child, url, self.address(url), self.answer_timeout)
-        return self.address(url)
-
-    def abandon(self) -> bool:
-        """Give up a session that is being adopted after a restart: JupyterHub stops it then. False if none is."""
-        if self.adopting is None:
-            return False
-        self.adopting.cancel()
-        return True
+    def failed_to_start(self, failure: StartFailed, shown: asyncio.Future[None]) -> None:
+        """Keep why a start failed, and let the pages of JupyterHub that look at `shown` say so."""
+        self.failure = failure
+        if not shown.done():
+            shown.set_exception(Refused.of(failure))
+            shown.exception()  # looked at: nobody else has to
 
     def end_leftovers(self) -> None:
         """End what is on record of a session that JupyterHub does not know as running (its hub was killed)."""
