@@ -1,6 +1,5 @@
 """Starts that cannot succeed end at once, with the reason and the evidence; cancelled and restarted ones lose nothing."""
 
-import copy
 import json
 import signal
 from collections.abc import Iterator
@@ -9,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from tests.clusters.kubernetes import KubernetesCluster
 from tests.clusters.slurm import SlurmCluster
 from tests.clusters.slurm.processes import wait_for
 from tests.hub.client import User
@@ -51,29 +49,6 @@ def test_a_process_that_dies_at_once_ends_the_start(broken: Hub) -> None:
     user = broken.login("noether")
     assert "exit code was 1" in failure(user, {"environment": "crash", "target": "local"})
     assert "could not be started" in failure(user, {"environment": "missing", "target": "local"})
-
-
-@pytest.mark.kubernetes
-def test_a_pod_that_cannot_run_ends_the_start_with_its_reason(
-    kubernetes_cluster: KubernetesCluster, tmp_path: Path
-) -> None:
-    site = clusters_site(kubernetes_cluster)
-    working = site["environments"][0]["targets"]["kubernetes"]
-    crash = copy.deepcopy(working)
-    crash["traits"]["cmd"] = ["/bin/bash", "-c", "echo No module named jupyterhub; exit 1"]
-    missing = {**working, "image": "docker.io/oberalp/never-built:1"}
-    for name, realisation in (("crash", crash), ("missing", missing)):
-        site["environments"].append({"name": name, "title": name, "targets": {"kubernetes": realisation}})
-    hub = Hub(site, tmp_path / "hub", {"KUBECONFIG": str(kubernetes_cluster.kubeconfig)}).start()
-    try:
-        user = hub.login("ramanujan")
-        told = failure(user, {"profile": "gpu-1", "environment": "crash", "target": "kubernetes"})
-        assert "lacks JupyterHub" in told and "No module named jupyterhub" in told
-        told = failure(user, {"profile": "gpu-1", "environment": "missing", "target": "kubernetes"})
-        assert "The image is not on the node" in told
-        assert [p for p in kubernetes_cluster.pods() if "ramanujan" in p["metadata"]["name"]] == []
-    finally:
-        hub.close()
 
 
 @pytest.fixture
