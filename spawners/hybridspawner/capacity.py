@@ -195,11 +195,12 @@ class CapacityBoard:
     ) -> None:
         self._readers, self._fresh, self._patience = readers, fresh, patience
         self._last: dict[str, Capacity] = {}
+        self._outdated: set[str] = set()
         self._running: dict[str, asyncio.Task[Capacity]] = {}
 
     async def read(self, target: str) -> Capacity:
         last = self._last.get(target)
-        if last is not None and last.age < self._fresh:
+        if last is not None and last.age < self._fresh and target not in self._outdated:
             return last
         task = self._running.get(target)
         if task is None:
@@ -213,9 +214,10 @@ class CapacityBoard:
 
     def forget(self, target: str) -> None:
         """The next read asks the target again: something was just started or stopped there."""
-        self._last.pop(target, None)
+        self._outdated.add(target)
 
     async def _query(self, target: str) -> Capacity:
+        self._outdated.discard(target)
         try:
             reading = await asyncio.wait_for(self._readers[target](), self._patience)
             capacity = Capacity(target, reading.nodes, time.monotonic(), quota=reading.quota)
@@ -226,3 +228,8 @@ class CapacityBoard:
             capacity = Capacity(target, (), time.monotonic(), "it does not answer")
         self._last[target] = capacity
         return capacity
+
+    @property
+    def last(self) -> dict[str, Capacity]:
+        """The last reading of every target that was read, however old."""
+        return dict(self._last)

@@ -15,6 +15,7 @@ from urllib.parse import urlparse
 
 from jupyterhub.utils import url_path_join
 
+from . import metrics
 from .callback import CALLBACK_PATH
 from .capacity import Access, Capacity, CapacityBoard, Estimate, Fit
 from .diagnose import StartFailed
@@ -160,4 +161,6 @@ def deployment_of(hub: Any, connect_url: str | None, site: Path, state_dir: Path
     """The one deployment of a site file in this process, for JupyterHub's record `hub` of itself. Raises SiteError."""
     own = urlparse(hub.url)
     base = connect_url or f"{own.scheme}://{own.netloc}"
-    return deployment(site, state_dir, url_path_join(base, own.path, CALLBACK_PATH))
+    found = deployment(site, state_dir, url_path_join(base, own.path, CALLBACK_PATH))
+    metrics.readings_from(lambda: found.board.last)
+    return found

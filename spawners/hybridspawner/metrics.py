@@ -8,11 +8,8 @@ below; what is a state (sessions, leftovers, readings) is asked for when Prometh
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from enum import Enum
 from typing import Protocol
 from weakref import WeakSet
@@ -37,27 +34,14 @@ class Outcome(str, Enum):
 
 NO_REASON = "none"
 OTHER_REASON = "other"
-REASONS = frozenset(
-    [
-        *(
-            "backend_down",
-            "callback",
-            "cancelled",
-            "deadline",
-            "evicted",
-            "exited",
-            "fault",
-            "held",
-            "home",
-            "hub_unreachable",
-        ),
-        *("image", "invalid_account", "invalid_options", "invalid_partition", "invalid_qos", "invalid_reservation"),
-        *("interpreter", "leftover", "limit", "memory", "no_callback", "no_capacity", "no_such_node", "node_fail"),
-        *("node_lost", "not_reachable", "package", "partition_down", "port", "preempted", "queue_timeout", "quota"),
-        *("refused", "site_error", "start_failed", "time_limit", "timeout", "unschedulable", "volume"),
-        *(NO_REASON, OTHER_REASON),
-    ]
-)
+_REASONS = """
+backend_down callback cancelled cluster_full crashed deadline deleted dependency disk_full environment evicted exited
+fault full held home hub_unreachable image interpreter invalid_account invalid_options invalid_partition invalid_qos
+invalid_reservation killed leftover limit memory no_callback no_capacity no_such_node no_user node_fail node_lost
+not_reachable not_wanted package package_missing partition_down permission port port_taken preempted queue_timeout quota
+refused site_error start_failed time_limit timeout unschedulable volume
+"""
+REASONS = frozenset(_REASONS.split()) | {NO_REASON, OTHER_REASON}
 """Values of the label `reason`: those of StartFailed. One that is missing here is counted as `other`."""
 
 _WAITS = (1, 5, 15, 60, 300, 900, 1800, 3600, 7200, 14400, 43200, 86400)  # s: from free nodes to a night in the queue
@@ -116,23 +100,9 @@ def strays_ended(target: str, count: int) -> None:
     STRAYS.labels(target).inc(count)
 
 
-@contextmanager
-def scheduler_call(target: str, verb: str) -> Iterator[None]:
-    """Measure one call to a scheduler (`with scheduler_call("slurm", "squeue"): ...`); exceptions pass through.
-
-    `verb` is the command's or the API operation's name, never an argument of it.
-    """
-    begun, outcome = time.monotonic(), "ok"
-    try:
-        yield
-    except asyncio.CancelledError:
-        outcome = "cancelled"
-        raise
-    except Exception:
-        outcome = "error"
-        raise
-    finally:
-        CALLS.labels(target, verb, outcome).observe(time.monotonic() - begun)
+def scheduler_called(target: str, verb: str, seconds: float, answered: bool) -> None:
+    """One call to a scheduler took `seconds`. `verb` is the operation's name, never an argument of it."""
+    CALLS.labels(target, verb, "ok" if answered else "error").observe(seconds)
 
 
 # --- states ----------------------------------------------------------------------------------------------------------
@@ -187,14 +157,14 @@ class States(Collector):
     def _capacity(readings: Mapping[str, Capacity]) -> Iterator[GaugeMetricFamily]:
         age = GaugeMetricFamily("oberalp_capacity_age_seconds", "Age of the last capacity reading", labels=["target"])
         fault = GaugeMetricFamily("oberalp_capacity_fault", "1 if the last reading failed", labels=["target"])
-        gpus = GaugeMetricFamily("oberalp_capacity_gpus", "GPUs on usable nodes", labels=["target", "share"])
+        gpus = GaugeMetricFamily("oberalp_capacity_gpus", "GPUs, of all nodes", labels=["target", "share"])
         for target, reading in readings.items():
             age.add_metric([target], reading.age)
             fault.add_metric([target], float(reading.error is not None))
             if reading.error is None:
-                free, total = reading.gpus()
-                gpus.add_metric([target, "free"], free)
-                gpus.add_metric([target, "total"], total)
+                counts = reading.gpus().values()
+                gpus.add_metric([target, "free"], sum(free for free, _ in counts))
+                gpus.add_metric([target, "total"], sum(total for _, total in counts))
         yield from (age, fault, gpus)
 
 

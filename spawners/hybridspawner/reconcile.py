@@ -14,6 +14,7 @@ import asyncio
 import logging
 import warnings
 from collections.abc import Collection, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +33,17 @@ INTERVAL = 600.0  # seconds between two looks for strays
 
 
 class MarksOnRecord(Collection[str]):
-    """The marks of all sessions and leftovers in the database, read anew whenever one is looked for.
+    """The marks of all sessions and leftovers in the database, read when the first one is looked for.
 
-    Anew, since a session may be committed between a target's answer and the look at it; a mark is always committed
-    before its job is submitted.
+    Not earlier: a target lists what it has first, and a mark is always committed before its job is submitted, so that
+    whatever is in the list and began in time is on record by then.
     """
 
     def __init__(self, db: Any) -> None:
         self._db = db
 
-    def _read(self) -> set[str]:
+    @cached_property
+    def _marks(self) -> set[str]:
         found = set()
         for _, state in _records(self._db):
             children = dict(state.get("children") or {}).values()
@@ -50,13 +52,13 @@ class MarksOnRecord(Collection[str]):
         return found - {""}
 
     def __contains__(self, mark: object) -> bool:
-        return mark in self._read()
+        return mark in self._marks
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._read())
+        return iter(self._marks)
 
     def __len__(self) -> int:
-        return len(self._read())
+        return len(self._marks)
 
 
 def watch(site_file: Path, state_dir: Path) -> None:
@@ -80,7 +82,7 @@ async def _reconcile(app: Any, site_file: Path, state_dir: Path) -> None:
     load_records(app)
     deployment = deployment_of(app.hub, app.hub_connect_url, site_file, state_dir)
     while True:
-        await end_strays(deployment, MarksOnRecord(app.db))
+        await end_strays(deployment, app.db)
         await asyncio.sleep(INTERVAL)
 
 
@@ -105,11 +107,11 @@ def load_records(app: Any) -> None:
             log.exception("Cannot load what is on record of session %s", key)
 
 
-async def end_strays(deployment: Deployment, known: Collection[str]) -> None:
+async def end_strays(deployment: Deployment, db: Any) -> None:
     """Have every target end what this hub began there and knows no more."""
     for name, target in deployment.targets.items():
         try:
-            ended = await target.strays(deployment.hub_name, known)
+            ended = await target.strays(deployment.hub_name, MarksOnRecord(db))
         except Exception as error:
             log.warning("Cannot look for strays on %s: %s", name, error)
             continue

@@ -101,7 +101,8 @@ class Target(Protocol):
         ...
 
     async def strays(self, hub: str, known: Collection[str]) -> list[str]:
-        """End what the hub named `hub` began here and has no record of: `known` are the marks on record.
+        """End what the hub named `hub` began here and has no record of: `known` are the marks on record, to be looked
+        at only after what is here has been listed.
 
         Returns what was ended, in words for the log. Raises when the target does not answer.
         """

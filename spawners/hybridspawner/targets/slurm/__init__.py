@@ -7,11 +7,13 @@ import pwd
 import time
 from collections.abc import Collection
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from jupyterhub.spawner import Spawner
 
+from ... import metrics
 from ...capacity import Access, Reading
 from ...site import SlurmTarget
 from ..base import Launch, set_traits
@@ -29,7 +31,7 @@ class Slurm:
 
     def __init__(self, spec: SlurmTarget, callback_url: str) -> None:
         self.name, self._spec, self._callback_url = spec.name, spec, callback_url
-        self.client = connect(spec)
+        self.client = connect(spec, partial(metrics.scheduler_called, spec.name))
         self.watcher = SlurmWatcher(self.client)
         self._rights: dict[str, Access] = {}
         self._rights_at = float("-inf")
