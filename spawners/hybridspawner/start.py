@@ -26,7 +26,10 @@ from .placement import NoTarget, Offer, Placement, next_target
 from .request import AUTO, SpawnRequest
 from .targets.base import SessionSpawner
 
-MOVABLE = frozenset({"backend_down", "queue_timeout", "no_capacity", "quota", "partition_down", "full"})
+MOVABLE = frozenset(
+    {"backend_down", "cluster_full", "full", "no_capacity", "node_fail", "node_lost", "partition_down", "queue_timeout"}
+    | {"quota", "unschedulable"}
+)
 """Reasons of a failure that lie in the target, not in the request: another target may do better."""
 
 LOOK_SECONDS = 5.0  # between two looks at the capacity board for another target, while waiting in a queue

@@ -103,7 +103,7 @@ class SlurmSessionSpawner(SlurmSpawner):
 
     @property
     def waiting(self) -> bool:
-        return self.job is not None and self.job.state in (State.SUBMITTING, State.QUEUED, State.UNKNOWN)
+        return self.job is not None and self.job.state in (State.SUBMITTING, State.QUEUED)
 
     # --- start -------------------------------------------------------------------------------------------------------
 
