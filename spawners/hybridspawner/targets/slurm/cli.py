@@ -194,6 +194,8 @@ class CommandLine:
             "environment": {**environment, **request.get("environment", {})},
             "before": time.time() + self._timeout,
         }
+        if "PATH" in environment:
+            own["path"] = environment["PATH"]  # the job's PATH is not where this machine has Slurm
         argv = [*sudo, python, "-I", self._launcher]
         return await self._runner.run(argv, json.dumps(own).encode(), self._own_environment(), self._timeout)
 

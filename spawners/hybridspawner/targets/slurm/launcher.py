@@ -7,7 +7,8 @@ Started as `sudo -n -H -u USER -- PYTHON -I launcher.py`, it reads one JSON obje
     {"tail": "/path/of/a/log", "bytes": 8192}                                                   the end of a file
 
 It prints the command's output and ends with its exit status. Standard library only: it runs on the hub's machine, or
-on a login node, with any Python >= 3.9. The environment of the command is what sudo gave, plus `environment`.
+on a login node, with any Python >= 3.9. The environment of the command is what sudo gave, plus `environment`. The
+command is looked for in `path`, if there is one, since PATH in `environment` may be a job's.
 
 `before` (seconds since 1970) is the time by which the command must have ended. It is ended then, and not begun
 afterwards, so that a request that was held up on its way submits nothing when nobody waits for it any more. A request
@@ -45,7 +46,7 @@ def main() -> int:
     environment = {
         k: v for k, v in environment.items() if not k.startswith(("SBATCH_", "SQUEUE_", "SINFO_", "SALLOC_"))
     }
-    program = shutil.which(argv[0], path=environment.get("PATH"))
+    program = shutil.which(argv[0], path=request.get("path") or environment.get("PATH"))
     if program is None:
         print(f"{argv[0]}: command not found", file=sys.stderr)
         return 127

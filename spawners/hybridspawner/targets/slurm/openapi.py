@@ -223,18 +223,22 @@ def jobs(answer: Any) -> dict[str, tuple[str, JobReading]]:
 
 
 def records(answer: Any) -> dict[str, JobReading]:
-    """Readings by job id, of accounting's GET /slurmdb/…/job/ID."""
+    """Readings by job id, of accounting's GET /slurmdb/…/job/ID.
+
+    v0.0.38 says `return_code: 0` for every job that no signal ended: of a job that failed, that is no exit code.
+    """
     found = {}
     for job in _list(answer, "jobs"):
         state = job.get("state")
         if not isinstance(state, dict):
             raise UnreadableAnswer("a job of accounting has no state")
         reason = str(state.get("reason") or "")
+        word, code = job_state(state.get("current")), exit_code(job.get("exit_code"))
         found[_job_id(job)] = JobReading(
             _job_id(job),
-            job_state(state.get("current")),
+            word,
             reason="" if reason == "None" else reason,
-            exit_code=exit_code(job.get("exit_code")),
+            exit_code=None if word == "FAILED" and code == 0 else code,
             partition=str(job.get("partition") or ""),
             user=str(job.get("user") or ""),
         )

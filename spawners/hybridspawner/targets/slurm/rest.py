@@ -88,12 +88,11 @@ class Rest:
 
     async def finished(self, ids: Collection[str]) -> dict[str, JobReading]:
         known: dict[str, JobReading] = {}
-        for job_id in ids:
-            if (await self._chosen()).accounting:
+        for job_id in ids:  # the controller first: accounting lags behind, and in v0.0.38 loses exit codes
+            jobs = _read(openapi.jobs, await self._look("record", "slurm", f"job/{job_id}"))
+            known |= {number: reading for number, (_, reading) in jobs.items()}
+            if job_id not in known and (await self._chosen()).accounting:
                 known |= _read(openapi.records, await self._look("finished", "slurmdb", f"job/{job_id}"))
-            if job_id not in known or not known[job_id].ended:  # accounting lags behind, or there is none
-                jobs = _read(openapi.jobs, await self._look("record", "slurm", f"job/{job_id}"))
-                known |= {number: reading for number, (_, reading) in jobs.items()}
         return {job_id: known[job_id] for job_id in ids if job_id in known}
 
     async def _look(self, verb: str, plugin: str, path: str) -> dict[str, Any]:
