@@ -48,6 +48,13 @@ def test_the_rest_api_brings_accounting_with_it() -> None:
     assert SlurmSpec(rest=True).dbd
 
 
+def test_limits_are_enforced_where_they_are_asked_for() -> None:
+    assert SlurmSpec(limits=True).dbd
+    enforced = "AccountingStorageEnforce=associations,limits,qos"
+    for spec in (SlurmSpec(limits=True), SlurmSpec(dbd=True)):
+        assert (enforced in slurm_conf(spec, Ports.from_base(20_000), LAYOUT, "host")) is spec.limits
+
+
 @pytest.mark.parametrize("size", [{"nodes": 0}, {"nodes": 1001}, {"gpus": -1}, {"gpus": 65}])
 def test_impossible_sizes_are_refused(size: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="must be between"):

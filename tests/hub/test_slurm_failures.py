@@ -75,14 +75,12 @@ def shared(cluster: SlurmCluster) -> Path:
 def hub(cluster: SlurmCluster, shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
     """A hub whose environments are broken in as many ways; target `slurm-user` submits as the user."""
     site = clusters_site(None, slurm=True)
-    target = next(t for t in site["targets"] if t["name"] == "slurm")
-    target["home"] = str(shared / "home" / "{username}")
-    site["targets"].append({**target, "name": "slurm-user", "run_as": "user", "partitions": None})
-    for name in ("slurm", "slurm-user"):
-        target = next(t for t in site["targets"] if t["name"] == name)
-        del target["partitions"]  # Slurm knows them
+    slurm = next(t for t in site["targets"] if t["name"] == "slurm")
+    slurm["home"] = str(shared / "home" / "{username}")
+    del slurm["partitions"]  # so that a request may name one that is not there
+    site["targets"].append({**slurm, "name": "slurm-user", "run_as": "user"})
     for profile in site["profiles"]:
-        profile.setdefault("targets", ["slurm", "slurm-user", "local"])
+        profile["targets"] = ["slurm", "slurm-user"]
     for name, realisation in environments(shared).items():
         realisations = {t: {"python": sys.executable, **realisation} for t in ("slurm", "slurm-user")}
         site["environments"].append({"name": name, "title": name, "targets": realisations})
@@ -116,6 +114,10 @@ def environments(directory: Path) -> dict[str, dict[str, Any]]:
         "unreachable": {
             "prologue": "export HYBRIDSPAWNER_CALLBACK=http://127.0.0.1:9/hub/api/hybridspawner/port",
             "traits": {"callback_timeout": 8},
+        },
+        "gave-up": {
+            "prologue": "export HYBRIDSPAWNER_CALLBACK=http://127.0.0.1:9/hub/api/hybridspawner/port\n"
+            'HYBRIDSPAWNER_NODE="${HYBRIDSPAWNER_NODE/PATIENCE = 900/PATIENCE = 2}"'
         },
         "stolen-port": {"prologue": f"/usr/bin/python3 {directory}/thief.py $(readlink /proc/$$/fd/1) &"},
         "hungry": {
@@ -256,6 +258,7 @@ def test_a_held_job_is_told_with_how_to_release_it(hub: Hub, cluster: SlurmClust
         ("bare", "The environment lacks JupyterHub."),
         ("no-lab", "The environment lacks JupyterLab"),
         ("no-home", "could not write the session's log /nonexistent/home/"),
+        ("gave-up", "The node cannot reach the hub at http://127.0.0.1:9/"),
         ("stolen-port", "Another program took the session's port"),
         ("hungry", "used more memory than it has"),
         ("killed", "killed (signal 9)"),
