@@ -1,5 +1,6 @@
 """The spawn and progress pages as a person uses them, in chromium: choose, start, arrive, cancel, go wrong."""
 
+import re
 import shutil
 from collections.abc import Iterator
 
@@ -27,7 +28,7 @@ def page() -> Iterator[Page]:
 def test_a_person_starts_a_local_session_and_lands_in_the_notebook(hub: Hub, page: Page) -> None:
     log_in(page, hub, "page-one")
     expect(page.locator('input[name="target"][value="auto"]')).to_be_checked()
-    page.click("text=Login node")
+    page.click("css=.hybrid-target[data-target=local]")
     page.click("text=More options")
     page.fill('input[name="notebook"]', "notebooks/01-first-session.ipynb")
     page.click("button[type=submit]")
@@ -74,3 +75,72 @@ def test_a_bad_choice_is_named_while_it_is_typed_and_when_it_is_sent(hub: Hub, p
     page.click("button[type=submit]")
     expect(page.locator(".spawn-error-msg")).to_contain_text("notebook: '../secret' leaves the home directory")
     expect(page.locator("#hybrid")).to_be_visible()
+
+
+@pytest.mark.slurm
+def test_a_full_cluster_shows_an_estimate_and_the_page_follows_without_reload(
+    hub: Hub, page: Page, slurm_cluster: SlurmCluster
+) -> None:
+    argv = ["sbatch", "--parsable", "--nodes=4", "--gres=gpu:gh200:4", "--time=25", "--output=/dev/null"]
+    filling = slurm_cluster.run(*argv, "--wrap=sleep 600").stdout.strip()
+    slurm = page.locator("[data-target=slurm]")
+    try:
+        log_in(page, hub, "page-five")
+        page.click("text=A whole node")
+        page.evaluate("window.stays = true")
+        expect(slurm.locator(".hybrid-offer")).to_have_text("0 of 16 GH200 GPUs free now", timeout=30_000)
+        expect(slurm.locator(".hybrid-more")).to_contain_text("estimated start in about 2", timeout=30_000)
+        expect(slurm.locator(".hybrid-age")).to_contain_text(re.compile(r"read .*, estimated (just now|\d+ s ago)"))
+        expect(page.locator("#hybrid-reason")).to_contain_text("(an estimate)")
+    finally:
+        slurm_cluster.run("scancel", filling)
+    expect(slurm.locator(".hybrid-offer")).to_have_text("16 of 16 GH200 GPUs free now", timeout=40_000)
+    expect(slurm.locator(".hybrid-more")).to_have_text("")
+    assert page.evaluate("window.stays")
+
+
+@pytest.mark.slurm
+def test_nodes_out_of_service_are_said(hub: Hub, page: Page, slurm_cluster: SlurmCluster) -> None:
+    node = "nodename=nid000004"
+    slurm_cluster.run("scontrol", "update", node, "state=drain", "reason=test")
+    try:
+        log_in(page, hub, "page-six")
+        page.click("text=One GPU")
+        expect(page.locator("[data-target=slurm] .hybrid-more")).to_have_text("1 node is drained", timeout=30_000)
+        expect(page.locator("[data-target=slurm] .hybrid-offer")).to_have_text("12 of 16 GH200 GPUs free now")
+    finally:
+        slurm_cluster.run("scontrol", "update", node, "state=resume")
+
+
+@pytest.mark.slurm
+def test_by_keyboard_alone_and_slurm_s_fields_only_where_slurm_is_meant(
+    hub: Hub, page: Page, slurm_cluster: SlurmCluster
+) -> None:
+    log_in(page, hub, "page-seven")
+    account = page.locator('input[name="account"]')
+    page.locator("summary").focus()
+    page.keyboard.press("Enter")
+    expect(account).to_be_enabled()
+    page.locator('input[name="target"][value="auto"]').focus()
+    while page.locator('input[name="target"]:checked').get_attribute("value") != "local":
+        page.keyboard.press("ArrowDown")
+    expect(account).to_be_hidden()
+    expect(account).to_be_disabled()
+    page.keyboard.press("ArrowUp")
+    expect(page.locator('input[name="target"][value="slurm"]')).to_be_checked()
+    expect(account).to_be_visible()
+    account.fill("no such account")
+    expect(page.locator("#hybrid-problem")).to_contain_text("account: 'no such account' is not a name")
+    account.fill("")
+    expect(page.locator("#hybrid-problem")).to_be_hidden()
+
+
+def test_a_narrow_screen_in_the_dark_cuts_nothing_off(hub: Hub, page: Page) -> None:
+    page.set_viewport_size({"width": 360, "height": 740})
+    page.emulate_media(color_scheme="dark")
+    log_in(page, hub, "page-eight")
+    page.click("text=More options")
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    cut = """() => [...document.querySelectorAll('#hybrid *')].filter((e) => e.checkVisibility()
+        && e.getBoundingClientRect().right > window.innerWidth + 1).map((e) => e.outerHTML)"""
+    assert page.evaluate(cut) == []
