@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,30 @@ def test_the_launcher_runs_slurm_s_commands_and_nothing_else() -> None:
     done = launch({"argv": ["sh", "-c", "echo hello"]})
     assert done.returncode == 126 and "hello" not in done.stdout
     assert launch([]).returncode == 1 and launch({"argv": []}).returncode == 1
+
+
+def test_a_request_that_comes_too_late_runs_nothing(commands: Path) -> None:
+    request = {"argv": ["sbatch"], "path": str(commands), "environment": {"PATH": "/nowhere"}, "stdin": "#!/bin/sh\n"}
+    done = launch({**request, "before": time.time() - 1})
+    assert done.returncode == 1 and "timed out" in done.stderr and not (commands / "seen").exists()
+    assert launch({**request, "before": time.time() + 30}).stdout == "7\n"
+
+
+def test_a_command_ends_when_its_time_is_up(commands: Path) -> None:
+    (commands / "squeue").write_text("#!/bin/sh\nexec sleep 60\n")
+    done = launch({"argv": ["squeue"], "path": str(commands), "before": time.time() + 0.5})
+    assert done.returncode == 1 and "socket timed out" in done.stderr
+
+
+async def test_every_request_is_counted(commands: Path) -> None:
+    calls: list[tuple[str, bool]] = []
+    client = CommandLine("hub", str(commands), on_call=lambda verb, seconds, answered: calls.append((verb, answered)))
+    await client.submit(Submission("#!/bin/bash\n", {}, "ada", "mark", "/"))
+    with pytest.raises(SubmitRefused):
+        await client.submit(Submission("#!/bin/bash\n", {"FAIL": "1"}, "ada", "mark", "/"))
+    with pytest.raises(SlurmUnavailable):
+        await client.queue()
+    assert calls == [("submit", True), ("submit", True), ("queue", False)]
 
 
 def test_the_launcher_reads_the_end_of_a_log(tmp_path: Path) -> None:
