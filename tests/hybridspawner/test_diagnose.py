@@ -140,6 +140,10 @@ def test_what_never_comes_ends_the_wait(reason: str, label: str) -> None:
         ("ReqNodeNotAvail, UnavailableNodes:nid[000001-000004]", "(nid[000001-000004])"),
         ("ReqNodeNotAvail, Reserved for maintenance", "a maintenance begins"),
         ("(ReqNodeNotAvail,_May_be_reserved_for_other_job)", "down or reserved"),
+        (
+            "Nodes required for job are DOWN, DRAINED or reserved for jobs in higher priority partitions",
+            "the nodes that could take it are down, drained or kept for more urgent jobs",
+        ),
         ("BeginTime", "begin time"),
         ("PartitionDown", "partition is down"),
         ("SomethingNewIn26", "Slurm says SomethingNewIn26"),

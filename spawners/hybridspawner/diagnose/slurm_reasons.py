@@ -26,6 +26,7 @@ _REASONS = {
     "PartitionInactive": "the partition takes no jobs at the moment",
     "PartitionConfig": "the partition does not offer what it asks for at the moment",
     "ReqNodeNotAvail": "the nodes that it needs are down or reserved",
+    "Nodes required for job are DOWN": "the nodes that could take it are down, drained or kept for more urgent jobs",
     "JobArrayTaskLimit": "as many tasks of its array run as may",
     "SystemFailure": "Slurm has a fault; the site knows or should be told",
     "FedJobLock": "another cluster of the federation looks at it",
