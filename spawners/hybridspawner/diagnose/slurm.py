@@ -7,7 +7,7 @@ import re
 from ..duration import spoken_duration
 from .failure import StartFailed
 from .log import SEE_LOG, clue, find_clue, without_secrets
-from .slurm_reasons import Limit, limit_of, reason_words, unsatisfiable
+from .slurm_reasons import limit_of, reason_words, unsatisfiable
 
 _SUPPORT = "Tell the site's support."
 
@@ -225,7 +225,7 @@ def refused_submission(words: str) -> StartFailed:
     what, words = "Slurm refused the job.", without_secrets(words)
     limit = next(filter(None, map(limit_of, re.findall(r"\b\w+\b", words))), None)
     if limit is not None:
-        return StartFailed(what, *_refused_by(limit), words, limit.label)
+        return StartFailed(what, limit.sentence, limit.remedy, words, limit.label)
     for pattern, why, remedy, reason in _REFUSALS:
         match = re.search(pattern, words, re.IGNORECASE)
         if match:
@@ -236,10 +236,6 @@ def refused_submission(words: str) -> StartFailed:
     told = next((line.strip() for line in said if line.strip() not in ("", "Unspecified error")), "")
     why = f"It says: {told[:200].rstrip('.')}." if told else "It did not say why."
     return StartFailed(what, why, "Change the request, or show Slurm's words to the site's support.", words, "refused")
-
-
-def _refused_by(limit: Limit) -> tuple[str, str]:
-    return limit.sentence, limit.remedy
 
 
 def silent_controller(words: str) -> StartFailed:
