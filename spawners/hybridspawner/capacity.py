@@ -183,8 +183,9 @@ def _fits(node: NodeCapacity, need: Resources, *, free: bool) -> bool:
 class CapacityBoard:
     """The last reading of every target, shared by all users: one query per target at a time, however many ask.
 
-    A reading younger than `fresh` seconds is handed out as it is. A query that fails or takes longer than `patience`
-    seconds gives a Capacity with `error`, so that a target which does not answer never blocks a page.
+    A reading younger than `fresh` seconds is handed out as it is. Nobody waits longer than `hurry` seconds for a newer
+    one: then the last reading is handed out with its age, and the query goes on. One that fails or takes longer than
+    `patience` seconds gives a Capacity with `error`. So a target which does not answer never blocks a page.
     """
 
     def __init__(
@@ -192,8 +193,9 @@ class CapacityBoard:
         readers: dict[str, Callable[[], Awaitable[Reading]]],
         fresh: float = 5,
         patience: float = 8,
+        hurry: float = 2,
     ) -> None:
-        self._readers, self._fresh, self._patience = readers, fresh, patience
+        self._readers, self._fresh, self._patience, self._hurry = readers, fresh, patience, hurry
         self._last: dict[str, Capacity] = {}
         self._outdated: set[str] = set()
         self._running: dict[str, asyncio.Task[Capacity]] = {}
@@ -206,7 +208,12 @@ class CapacityBoard:
         if task is None:
             task = self._running[target] = asyncio.create_task(self._query(target))
             task.add_done_callback(lambda _: self._running.pop(target, None))
-        return await asyncio.shield(task)
+        await asyncio.wait({task}, timeout=self._hurry)
+        if task.done():
+            return task.result()
+        if last is not None and last.error is None:
+            return last
+        return Capacity(target, (), time.monotonic(), "it has not answered yet" if last is None else last.error)
 
     async def read_all(self, targets: list[str]) -> dict[str, Capacity]:
         readings = await asyncio.gather(*(self.read(target) for target in targets))
@@ -222,7 +229,7 @@ class CapacityBoard:
             reading = await asyncio.wait_for(self._readers[target](), self._patience)
             capacity = Capacity(target, reading.nodes, time.monotonic(), quota=reading.quota)
         except asyncio.TimeoutError:
-            capacity = Capacity(target, (), time.monotonic(), f"no answer in {self._patience:.0f} s")
+            capacity = Capacity(target, (), time.monotonic(), f"it does not answer within {self._patience:.0f} s")
         except Exception as error:
             log.warning("Cannot read the capacity of %s: %s", target, error)
             capacity = Capacity(target, (), time.monotonic(), "it does not answer")

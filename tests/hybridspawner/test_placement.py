@@ -325,7 +325,27 @@ async def test_many_readers_cost_one_query_and_a_failure_is_a_reading() -> None:
     readings = await asyncio.gather(*(board.read("a") for _ in range(20)))
     assert asked == 1 and all(r.error is None for r in readings)
     assert (await board.read("b")).error == "it does not answer"
-    assert "no answer" in ((await board.read("c")).error or "")
+    assert "does not answer within" in ((await board.read("c")).error or "")
     board.forget("a")
     await board.read("a")
     assert asked == 2
+
+
+async def test_nobody_waits_long_for_a_target_that_is_slow() -> None:
+    answer, free = asyncio.Event(), 3
+
+    async def slow() -> Reading:
+        await answer.wait()
+        return Reading((node(free),))
+
+    board = CapacityBoard({"a": slow}, fresh=0, hurry=0.01)
+    assert (await board.read("a")).error == "it has not answered yet"
+    answer.set()
+    seen = await board.read("a")
+    assert seen.error is None and seen.gpus() == {"": (3, 4)}
+    answer.clear()
+    assert (await board.read("a")).read_at == seen.read_at  # the old reading, with its age, while the query goes on
+    answer.set()
+    free = 1
+    await asyncio.sleep(0)
+    assert (await board.read("a")).gpus() == {"": (1, 4)}

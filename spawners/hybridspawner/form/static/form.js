@@ -11,7 +11,7 @@
   const rows = () => root.querySelectorAll("[data-target]");
   const say = (element, text) => { if (element.textContent !== text) element.textContent = text; };
   const REFRESH_MS = 8000;
-  let request = 0;
+  let request = 0, answered = 0;
 
   function followProfile(profileChanged) {
     const profile = profiles[checked("profile")];
@@ -64,6 +64,7 @@
       answer = { message: "The hub does not answer. Your choices are kept; this page tries again." };
     }
     if (mine !== request) return;
+    answered = mine;
     const problem = document.getElementById("hybrid-problem");
     if (status !== 200) {
       problem.textContent = answer.message || "This choice cannot be started.";
@@ -135,6 +136,7 @@
   });
   followProfile(false);
   refreshOffers();
-  setInterval(() => { if (!document.hidden) refreshOffers(); }, REFRESH_MS);
+  // a question that is still open is not asked again: its answer would be thrown away
+  setInterval(() => { if (!document.hidden && answered === request) refreshOffers(); }, REFRESH_MS);
   setInterval(showAges, 1000);
 })();
