@@ -222,7 +222,7 @@ class SlurmSessionSpawner(SlurmSpawner):
             return False
         self._to(self.job.state, port=port)
         self._say("The session has called the hub; waiting for its server", 80)
-        self.watcher.hurry()
+        self.watcher.hurry(self.job.job_id)
         self._called_back.set()
         return True
 
@@ -336,7 +336,7 @@ class SlurmSessionSpawner(SlurmSpawner):
                     await self.client.cancel(self.job.job_id, self.user.name)
                 except SlurmError as error:
                     self.log.warning("Cannot cancel job %s yet: %s", self.job.job_id, error)
-                self.watcher.hurry()
+                self.watcher.hurry(self.job.job_id)
             await self.watcher.next_round(15)
             news = self.watcher.news(self.job.job_id)
             if news is not None:

@@ -1,7 +1,7 @@
 """One watcher per cluster: a single query for all our jobs per interval, however many sessions there are.
 
-It asks quickly while something is pending or starting, slowly once everything runs, and backs off while the controller
-does not answer. A job's news is a reading; or `ended`, with proof; or nothing new, because the controller is silent
+It asks each second while something is about to change, every two seconds while jobs only wait (their end must be told
+within three), every ten once everything runs, and backs off while the controller does not answer. A job's news is a reading; or `ended`, with proof; or nothing new, because the controller is silent
 (`silent_since`). Nothing else in the package asks Slurm about jobs.
 """
 
@@ -17,6 +17,8 @@ from .client import JobReading, SlurmClient, SlurmError
 
 log = logging.getLogger(__name__)
 
+_RECENT = 30.0  # seconds for which a job is followed closely after it was submitted, called the hub or was cancelled
+
 
 @dataclass(frozen=True)
 class News:
@@ -30,8 +32,17 @@ class News:
 class SlurmWatcher:
     """Follows the jobs that were given to `follow` until they end or `forget` is called. Intervals in seconds."""
 
-    def __init__(self, client: SlurmClient, quick: float = 1.0, slow: float = 10.0, longest: float = 60.0) -> None:
+    def __init__(
+        self,
+        client: SlurmClient,
+        quick: float = 1.0,
+        slow: float = 10.0,
+        longest: float = 60.0,
+        waiting: float = 2.0,
+    ) -> None:
         self._client, self._quick, self._slow, self._longest = client, quick, slow, longest
+        self._waiting = max(quick, waiting)
+        self._asked: dict[str, float] = {}
         self._news: dict[str, News | None] = {}
         self._queue: dict[str, JobReading] = {}
         self._task: asyncio.Task[None] | None = None
@@ -44,12 +55,13 @@ class SlurmWatcher:
         """Start to watch a job (again: no effect)."""
         if job_id not in self._news:
             self._news[job_id] = None
+            self.hurry(job_id)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run())
-        self._nudge.set()
 
     def forget(self, job_id: str) -> None:
         self._news.pop(job_id, None)
+        self._asked.pop(job_id, None)
 
     def news(self, job_id: str) -> News | None:
         """What is known of a followed job; None before the first answer."""
@@ -59,8 +71,9 @@ class SlurmWatcher:
         """How many waiting jobs of the same partition the scheduler ranks before this one; None if it is not told."""
         return ahead(self._queue, job_id)
 
-    def hurry(self) -> None:
-        """Ask now rather than at the end of the interval: something is expected to have changed."""
+    def hurry(self, job_id: str) -> None:
+        """Ask soon, and often for a while: something is about to change for this job."""
+        self._asked[job_id] = time.monotonic()
         self._nudge.set()
 
     async def next_round(self, timeout: float) -> None:
@@ -91,20 +104,29 @@ class SlurmWatcher:
             await self._pause(failures)
 
     async def _pause(self, failures: int) -> None:
-        """Wait for the interval to pass or, unless Slurm is silent, for a nudge (a quick one still waits `quick`)."""
+        """Wait for the interval or, unless Slurm is silent, for a nudge, but never less than half the quick interval."""
         if failures:
             await asyncio.sleep(min(self._quick * 2**failures, self._longest))
             return
-        if not self._all_running():
-            await asyncio.sleep(self._quick)
-            return
+        gap = self._quick / 2
+        await asyncio.sleep(gap)
         try:
-            await asyncio.wait_for(self._nudge.wait(), self._slow)
+            await asyncio.wait_for(self._nudge.wait(), self._interval() - gap)
         except asyncio.TimeoutError:
             pass
 
-    def _all_running(self) -> bool:
-        return all(news is not None and (news.ended or news.reading.state == "RUNNING") for news in self._news.values())
+    def _interval(self) -> float:
+        """Quick while a job begins or was just asked about, slow once all run, in between while some only wait."""
+        open_jobs = [(job_id, news) for job_id, news in self._news.items() if news is None or not news.ended]
+        recently = time.monotonic() - _RECENT
+        if any(
+            news is None
+            or self._asked.get(job_id, 0.0) > recently
+            or not (news.reading.pending or news.reading.state == "RUNNING")
+            for job_id, news in open_jobs
+        ):
+            return self._quick
+        return self._waiting if any(news is not None and news.reading.pending for _, news in open_jobs) else self._slow
 
     async def _ask(self) -> None:
         wanted = [job_id for job_id, news in self._news.items() if news is None or not news.ended]
