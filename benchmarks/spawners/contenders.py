@@ -143,7 +143,7 @@ c.JupyterHub.spawner_class = "wrapspawner.ProfilesSpawner"
 c.ProfilesSpawner.profiles = [("one", "one", {below!r}, {undo!r})]
 c.Spawner.start_timeout, c.Spawner.http_timeout = {START_TIMEOUT}, 120
 """
-    return Contender("wrapspawner", kind, config, {"profile": "one"}, missing)
+    return Contender("wrapspawner", kind, config, {}, missing)  # the first profile; kubespawner refuses unknown options
 
 
 def _light_variables(setting: Setting) -> dict[str, str]:
@@ -228,10 +228,9 @@ c.JupyterHub.hub_ip = "127.0.0.1"
 {contender}
 c.JupyterHub.bind_url = "http://127.0.0.1:{port}"
 c.JupyterHub.hub_port = HUB_PORT
-c.ConfigurableHTTPProxy.command = {proxy!r}
 c.ConfigurableHTTPProxy.api_url = "http://127.0.0.1:{api_port}"
-c.ConfigurableHTTPProxy.pid_file = {pid_file!r}
-c.ConfigurableHTTPProxy.log_level = "warn"
+c.ConfigurableHTTPProxy.should_start = False  # it outlives a hub that is killed, as at a site
+c.ConfigurableHTTPProxy.auth_token = {token!r}
 c.JupyterHub.db_url = {db!r}
 c.JupyterHub.cookie_secret_file = {cookie!r}
 c.JupyterHub.cleanup_servers = False
@@ -256,8 +255,8 @@ class ContenderHub:
         self.port = free_ports(3)
         self.url = f"http://127.0.0.1:{self.port}"
         self.token = os.urandom(16).hex()
-        self._pid_file = directory / "proxy.pid"
         self._process: subprocess.Popen[bytes] | None = None
+        self._proxy: subprocess.Popen[bytes] | None = None
         self._config = directory / "jupyterhub_config.py"
         self._config.write_text(
             _FRAME.format(
@@ -265,8 +264,6 @@ class ContenderHub:
                 port=self.port,
                 hub_port=self.port + 1,
                 api_port=self.port + 2,
-                proxy=node_proxy.command(ROOT),
-                pid_file=str(self._pid_file),
                 db=f"sqlite:///{directory / 'jupyterhub.sqlite'}",
                 cookie=str(directory / "cookie_secret"),
                 token=self.token,
@@ -290,19 +287,31 @@ class ContenderHub:
         return self._process.pid
 
     def start(self, seconds: float = 60) -> ContenderHub:
-        with (self.directory / "hub.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "jupyterhub", "-f", str(self._config)],
-                cwd=self.directory,
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        if self._proxy is None:
+            self._proxy = self._run("proxy.log", [*node_proxy.command(ROOT), *self._proxy_arguments()])
+        self._process = self._run("hub.log", [sys.executable, "-m", "jupyterhub", "-f", str(self._config)])
         if not wait_for(self._answers, seconds, 0.1):
             raise AssertionError(f"the hub of {self.contender.name} does not answer:\n{self.log[-4000:]}")
         return self
+
+    def _proxy_arguments(self) -> list[str]:
+        hub = f"http://127.0.0.1:{self.port + 1}"
+        return [
+            *("--ip", "127.0.0.1", "--port", str(self.port), "--api-ip", "127.0.0.1", "--api-port", str(self.port + 2)),
+            *("--default-target", hub, "--error-target", f"{hub}/hub/error", "--log-level", "warn"),
+        ]
+
+    def _run(self, log: str, argv: list[str]) -> subprocess.Popen[bytes]:
+        with (self.directory / log).open("ab") as output:
+            return subprocess.Popen(
+                argv,
+                cwd=self.directory,
+                env={**self._environment, "CONFIGPROXY_AUTH_TOKEN": self.token},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
 
     def _answers(self) -> bool:
         if self._process is not None and self._process.poll() is not None:
@@ -329,13 +338,17 @@ class ContenderHub:
                 self._process.kill()
                 self._process.wait(30)
             self._process = None
-        try:
-            os.kill(int(self._pid_file.read_text().split()[0]), signal.SIGTERM)
-        except (FileNotFoundError, ProcessLookupError, ValueError, IndexError):
-            pass
+        if self._proxy is not None:
+            self._proxy.kill()
+            self._proxy.wait(10)
+            self._proxy = None
 
     def __enter__(self) -> ContenderHub:
-        return self.start()
+        try:
+            return self.start()
+        except BaseException:
+            self.close()
+            raise
 
     def __exit__(self, *error: object) -> None:
         self.close()

@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
@@ -41,6 +42,7 @@ def arguments(
 
 def run(chosen: argparse.Namespace, claim: str, measure: Callable[[], Awaitable[tuple[bool, dict[str, Any]]]]) -> int:
     """Write what `measure` gives: whether the claim holds, and the results. Exit status 1 if it does not."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # so that clusters and hubs end with it
     before, began = os.getloadavg(), datetime.now(timezone.utc)
     holds, results = asyncio.run(_measured(measure))
     ended = datetime.now(timezone.utc)
