@@ -40,6 +40,7 @@ class Setting:
     slow_node: float = 0
     slow_server: float = 0
     pod_cpus: float = 0.2
+    poll_seconds: int = 30  # JupyterHub's default; how often the hub asks a spawner whether its session runs
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Contender:
     kind: str  # slurm or kubernetes
     config: str = field(repr=False)
     options: dict[str, Any]
+    poll_seconds: int
     missing: str = ""
     """Why it cannot be run here; "" if it can."""
 
@@ -96,7 +98,7 @@ def ours(
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "site.yaml").write_text(yaml.safe_dump(site))
     options = {"profile": "bench", "target": target["name"]}
-    return Contender("oberalp", target["kind"], "\n".join(lines), options)
+    return Contender("oberalp", target["kind"], "\n".join(lines), options, setting.poll_seconds)
 
 
 def batchspawner(directory: Path, setting: Setting) -> Contender:
@@ -105,14 +107,14 @@ import batchspawner
 c.JupyterHub.spawner_class = "batchspawner.SlurmSpawner"
 {_batchspawner_traits(directory, setting)}
 """
-    return Contender("batchspawner", "slurm", config, {})
+    return Contender("batchspawner", "slurm", config, {}, setting.poll_seconds)
 
 
 def kubespawner(kubernetes: KubernetesCluster, setting: Setting, namespace: str) -> Contender:
     config = "c.JupyterHub.spawner_class = 'kubespawner.KubeSpawner'\n" + _kubespawner_traits(
         kubernetes, setting, namespace
     )
-    return Contender("kubespawner", "kubernetes", config, {})
+    return Contender("kubespawner", "kubernetes", config, {}, setting.poll_seconds)
 
 
 def wrapspawner(
@@ -143,7 +145,8 @@ c.JupyterHub.spawner_class = "wrapspawner.ProfilesSpawner"
 c.ProfilesSpawner.profiles = [("one", "one", {below!r}, {undo!r})]
 c.Spawner.start_timeout, c.Spawner.http_timeout = {START_TIMEOUT}, 120
 """
-    return Contender("wrapspawner", kind, config, {}, missing)  # the first profile; kubespawner refuses unknown options
+    # no options: the first profile is meant, and kubespawner refuses options that are not its own
+    return Contender("wrapspawner", kind, config, {}, setting.poll_seconds, missing)
 
 
 def _light_variables(setting: Setting) -> dict[str, str]:
@@ -238,6 +241,7 @@ c.JupyterHub.init_spawners_timeout = 1
 c.JupyterHub.allow_named_servers = True
 c.JupyterHub.concurrent_spawn_limit = 0
 c.JupyterHub.active_server_limit = 0
+{polling}
 c.JupyterHub.authenticator_class = "dummy"
 c.Authenticator.allow_all = True
 c.JupyterHub.log_level = "INFO"
@@ -261,6 +265,7 @@ class ContenderHub:
         self._config.write_text(
             _FRAME.format(
                 contender=contender.config,
+                polling=f"c.Spawner.poll_interval = {contender.poll_seconds}",
                 port=self.port,
                 hub_port=self.port + 1,
                 api_port=self.port + 2,
