@@ -22,6 +22,7 @@ def configure(c: Any, site: Site, state_dir: Path) -> None:
     c.JupyterHub.spawner_class = HybridSpawner
     c.HybridSpawner.site_file = str(site.path)
     c.HybridSpawner.state_dir = str(state_dir)
+    c.HybridSpawner.poll_interval = 10  # a poll looks at what the watchers know; it asks no scheduler
     c.JupyterHub.extra_handlers = [
         (rf"/{CALLBACK_PATH}", CallbackHandler),
         (rf"/{OFFERS_PATH}", OffersHandler),

@@ -72,6 +72,8 @@ class HybridSpawner(Spawner):
     failure: StartFailed | None = None
     """Why the last start failed."""
     starting: Start | None = None
+    last_end: dict[str, Any] | None = None
+    """Why the last session ended by itself: what, why, remedy, evidence, at (seconds since 1970)."""
     _child: SessionSpawner | None = None
     _target = ""
 
@@ -129,6 +131,8 @@ class HybridSpawner(Spawner):
             state.update(version=STATE_VERSION, target=self._target, children=children)
         if self._token_id is not None:
             state["token_id"] = self._token_id
+        if self.last_end is not None:
+            state.update(version=STATE_VERSION, last_end=self.last_end)
         if self._leftovers:
             state.update(version=STATE_VERSION, leftovers=self._leftovers.to_json())
         return state
@@ -140,6 +144,7 @@ class HybridSpawner(Spawner):
         self._target = str(state.get("target", ""))
         self._children_state = {str(k): dict(v) for k, v in dict(state.get("children", {})).items()}
         self._token_id = state.get("token_id")
+        self.last_end = state.get("last_end") if isinstance(state.get("last_end"), dict) else None
         self._ended = not self._target
         self._leftovers.load(state.get("leftovers", []))
         self._leftovers.reap_soon()
@@ -208,7 +213,7 @@ class HybridSpawner(Spawner):
     async def start(self) -> str:
         assert self._request is not None  # apply_user_options has run
         request, began = self._request, time.monotonic()
-        self.failure, self._began_at = None, began
+        self.failure = self.last_end = None
         self.events = events = EventLog()
         self.starting = Start(self, request, events)
         outcome, reason = Outcome.FAILED, "fault"
@@ -271,12 +276,23 @@ class HybridSpawner(Spawner):
             if child is None:
                 return None if self.starting is not None else 0
             status: int | None = await cast(Spawner, child).poll()
+            if status is not None and not self._ended and self.starting is None:
+                await self._remember_end(child)
             self._ended = status is not None
             return status
         except Exception:
             # not knowing is not an end: the hub would forget a session that may still run
             self.log.exception("Cannot tell whether %s runs; it is kept", self._log_name)
             return None
+
+    async def _remember_end(self, child: SessionSpawner) -> None:
+        """Keep why a running session ended by itself, for the page on which its user starts the next one."""
+        why = await child.ended()
+        if why is not None:
+            title = self.deployment.site.target(self._target).title
+            told = {"what": f"Your last session on {title} has ended.", "why": why.why, "remedy": why.remedy}
+            self.last_end = {**told, "evidence": why.evidence, "at": time.time()}
+            self.log.warning("%s on %s ended by itself: %s %s", self._log_name, self._target, why.why, why.evidence)
 
     async def stop(self, now: bool = False) -> None:
         child = self._existing_child()

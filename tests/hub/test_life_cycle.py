@@ -160,6 +160,18 @@ def test_the_token_of_a_session_that_died_while_the_hub_was_down_is_revoked(
     assert wait_for(lambda: tokens(user) <= before, 20, 0.2)
 
 
+def test_the_next_spawn_page_says_why_the_last_session_ended(
+    run: Any, slurm_cluster: SlurmCluster, tmp_path: Path
+) -> None:
+    user = run(slurm_site(tmp_path)).login("thompson")
+    user.start({"profile": "cpu-1", "target": "slurm"})
+    (job,) = jobs(slurm_cluster)
+    slurm_cluster.run("scancel", job.split()[0])
+    assert wait_for(lambda: user.model() is None, 60, 0.2)
+    page = user.browser.get("/hub/spawn").text
+    assert "Your last session on Slurm has ended." in page and "was cancelled" in page
+
+
 def tokens(user: User) -> set[str]:
     """Ids of API tokens that servers hold."""
     listed = user.api.get(f"/hub/api/users/{user.name}/tokens").json()["api_tokens"]

@@ -18,12 +18,15 @@ SITE = site()
 ALPS, PODS = SITE.target("alps"), SITE.target("pods")
 
 
-def page(at: Any, stored: Any = None, groups: frozenset[str] = frozenset()) -> str:
+def page(
+    at: Any, stored: Any = None, groups: frozenset[str] = frozenset(), last_end: dict[str, Any] | None = None
+) -> str:
     spawner = SimpleNamespace(
         deployment=SimpleNamespace(site=at),
         user_groups=groups,
         orm_spawner=SimpleNamespace(user_options=stored),
         hub=SimpleNamespace(base_url="/hub/"),
+        last_end=last_end,
     )
     return render_form(spawner)  # type: ignore[arg-type]
 
@@ -85,6 +88,13 @@ def test_a_notebook_that_was_typed_is_escaped() -> None:
     assert "<script>alert" not in html and "&lt;script&gt;alert" in html
 
 
+def test_the_end_of_the_last_session_is_told_and_its_log_escaped() -> None:
+    html = page(
+        SITE, last_end={"what": "Your last session has ended.", "why": "<b>", "remedy": "", "evidence": "<script>"}
+    )
+    assert "Your last session has ended." in html and "&lt;script&gt;" in html and "<b>" not in html
+
+
 def test_targets_stand_in_the_order_of_preference() -> None:
     html = page(site(policy={"preference": ["here", "alps"]}))
     assert re.findall(r'data-target="(\w+)"', html) == ["here", "alps", "pods"]
@@ -105,3 +115,14 @@ def test_hardware_and_run_times_in_words() -> None:
         "02:00:00",
         "04:00:00",
     ]
+
+
+def test_the_end_of_the_last_session_is_told_and_escaped() -> None:
+    told = {
+        "what": "It has ended.",
+        "why": "<b>Its time</b> was over.",
+        "remedy": "Ask for more.",
+        "evidence": "<script>",
+    }
+    html = page(site(), last_end=told)
+    assert "It has ended." in html and "&lt;b&gt;Its time" in html and "<script>" not in html.split("<script src")[0]

@@ -112,6 +112,7 @@ def render_form(spawner: HybridSpawner) -> str:
         offers_url=url_path_join(base, OFFERS_PATH),
         static_url=url_path_join(base, STATIC_PATH),
         version=_version,
+        last_end=spawner.last_end,
     )
 
 
