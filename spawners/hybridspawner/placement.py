@@ -116,7 +116,10 @@ def offer(name: str, request: SpawnRequest, site: Site, capacity: Capacity | Non
         return Offer(name, target.title, Fit.UNKNOWN, words, None, words)
     refusal = _refusal(request, target, capacity.access)
     if refusal is not None:
-        return Offer(name, target.title, Fit.NEVER, refusal, capacity.age, refusal)
+        kind, words = refusal
+        # a course's reservation may be younger than the reading of rights: Slurm itself has the last word on it
+        fit = Fit.UNKNOWN if kind == "reservation" else Fit.NEVER
+        return Offer(name, target.title, fit, words, capacity.age, words)
     partition = partition_of(request, target)
     fit, full = capacity.fit(need, partition, request.reservation), _full(target, capacity)
     if full and fit is Fit.NOW:
@@ -145,19 +148,20 @@ def _full(target: Target, capacity: Capacity) -> str | None:
     return None
 
 
-def _refusal(request: SpawnRequest, target: Target, access: Access) -> str | None:
-    """Why this user may not use the account, partition or reservation there; None if nothing is known."""
+def _refusal(request: SpawnRequest, target: Target, access: Access) -> tuple[str, str] | None:
+    """The field that stands against this user there, and why; None if nothing is known to."""
     if not isinstance(target, SlurmTarget):
         return None
     if access.accounts == ():
-        return "you have no account there"
-    for kind, value, yours in (
-        ("account", account_of(request, target), access.accounts),
-        ("partition", partition_of(request, target), access.partitions),
-        ("reservation", request.reservation, access.reservations),
+        return "account", "you have no account there"
+    for kind, value, listed, yours in (
+        ("account", account_of(request, target), target.accounts, access.accounts),
+        ("partition", partition_of(request, target), target.partitions, access.partitions),
+        ("reservation", request.reservation, target.reservations, access.reservations),
     ):
         if value is not None and yours is not None and value not in yours:
-            return f"{kind} {value} is not open to you now; yours: {', '.join(yours) or 'none'}"
+            open_here = [v for v in yours if listed is None or v in listed]
+            return kind, f"{kind} {value} is not open to you now; yours: {', '.join(open_here) or 'none'}"
     return None
 
 

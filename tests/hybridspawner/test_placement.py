@@ -184,13 +184,12 @@ def test_a_target_that_the_hub_has_filled_is_later_and_the_scheduler_s_estimate_
     ("options", "access", "words"),
     [
         ({}, Access(accounts=()), "you have no account there"),
-        ({"account": "g2"}, Access(accounts=("g1",)), "account g2 is not open to you now; yours: g1"),
+        ({"account": "g2"}, Access(accounts=("g1", "unlisted")), "account g2 is not open to you now; yours: g1"),
         (
             {"partition": "debug"},
             Access(partitions=("normal",)),
             "partition debug is not open to you now; yours: normal",
         ),
-        ({"reservation": "x"}, Access(reservations=()), "reservation x is not open to you now; yours: none"),
     ],
 )
 def test_what_the_user_may_not_use_is_never_chosen(options: dict[str, str], access: Access, words: str) -> None:
@@ -199,6 +198,14 @@ def test_what_the_user_may_not_use_is_never_chosen(options: dict[str, str], acce
     made = offer("alps", request, SITE, capacity)
     assert made.fit is Fit.NEVER and made.words == words
     assert offer("alps", request, SITE, replace(capacity, access=Access())).fit is not Fit.NEVER
+
+
+def test_a_reservation_that_is_not_known_to_be_the_user_s_is_left_to_slurm() -> None:
+    request = validate({"profile": "gpu", "reservation": "course"}, SITE)
+    held = replace(node(4, kind="gh200", usable=False), state="reserved", reservations=frozenset({"course"}))
+    placement = place(request, SITE, {"alps": replace(reading("alps", held), access=Access(reservations=("old",)))})
+    assert placement.target == "alps" and placement.offers[0].fit is Fit.UNKNOWN
+    assert "reservation course is not open to you now; yours: old" in placement.reason
 
 
 def test_the_next_target_is_the_best_of_the_others() -> None:
