@@ -3,8 +3,9 @@
     python -m benchmarks.hub_scale [--sizes 200 500 1000 2000] [--smoke]
 
 The jobs are simulated: Slurm's commands are replaced by a table, one process answers for all servers. So what is
-measured is the hub's own side: time, memory, processor and commands. At each size all sessions are first brought up, then the hub is watched for a while.
-Stock peer: batchspawner, up to the sizes of --stock-sizes (it runs a squeue for each session and poll).
+measured is the hub's own side: time, memory, processor and commands. At each size all sessions are first brought up,
+then the hub is watched for a while. Stock peer: batchspawner, up to the sizes of --stock-sizes (it runs a squeue for
+each session and poll).
 """
 
 from __future__ import annotations
