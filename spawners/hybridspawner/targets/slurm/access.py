@@ -104,14 +104,15 @@ def hold(nodes: Iterable[NodeCapacity], reservations: Collection[Reservation]) -
 def node_state(words: str) -> str:
     """Why a node in this state of Slurm takes no jobs, in one word: down, drained or reserved; "" if it takes them.
 
-    `words` are the long states of sinfo or of the REST API, with sinfo's suffix (`*` does not answer, `$` maintenance).
+    `words` are the long states of sinfo, with its suffix, or of the REST API. `*` marks a node that does not answer,
+    `$` one under maintenance; `~`, powered off until a job comes, takes jobs.
     """
     text = words.lower()
     if any(word in text for word in ("drain", "fail", "reboot", "perfctrs", "blocked")):
         return "drained"
     if "maint" in text or "reserved" in text or "$" in text:
         return "reserved"
-    if any(word in text for word in ("down", "unknown", "power", "future", "not_responding", "*", "~", "%", "error")):
+    if any(word in text for word in ("down", "unknown", "power", "future", "not_responding", "*", "error")):
         return "down"
     return ""
 
