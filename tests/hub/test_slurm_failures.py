@@ -319,7 +319,7 @@ def test_a_job_that_somebody_else_cancels_is_told(hub: Hub, cluster: SlurmCluste
 
 
 def test_a_job_whose_time_is_over_is_told(hub: Hub, cluster: SlurmCluster) -> None:
-    user = hub.login("germain")
+    user = hub.login("galois")
     told_while_waiting(user, {"environment": "slow", "runtime": "00:01:00"}, "the server is starting")
     # Slurm looks at the limits every 30 s: let the minute be over at the next look
     cluster.run("scontrol", "update", f"jobid={job_of(cluster, 'RUNNING')}", "endtime=now+1")
