@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check -q
 
-.PHONY: run test lint lock screenshots clean
+.PHONY: run test lint bench lock screenshots clean
 
 run: .venv/run-ready  ## the hub on 127.0.0.1:8000 (OBERALP_SITE and OBERALP_PORT choose another site and port)
 	@$(PY) -m jupyterhub -f jupyterhub_config.py
@@ -13,6 +13,9 @@ test: .venv/test-ready  ## every test that this machine can run; lists what it c
 
 lint: .venv/test-ready  ## ruff and mypy
 	$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
+
+bench: .venv/test-ready  ## every claim about spawners beside its stock peer, into benchmarks/results; hours: see benchmarks/README.md
+	$(PY) -m benchmarks.spawners_all
 
 screenshots: .venv/test-ready  ## the pictures of docs/images, made from a running hub
 	$(PY) -m tests.browser.screenshots
