@@ -81,6 +81,7 @@ class HybridSpawner(Spawner):
         self._children_state: dict[str, dict[str, Any]] = {}
         self._token_id: int | None = None
         self._ended = True  # whether the end of the last session is proved
+        self._served = False  # whether it was usable once, so that its end is no failure of a start
         self._leftovers = Leftovers(self._build_child, self._commit_leftovers)
         super().__init__(**kwargs)
         # a copy: hooks and group_overrides change dictionaries in place
@@ -109,7 +110,7 @@ class HybridSpawner(Spawner):
         except InvalidRequest as error:
             spawner.orm_spawner.user_options = None  # else a start without options would repeat the mistake
             raise Refused(str(error), reason="invalid_options", status_code=400) from None
-        spawner._request = request
+        spawner._request, spawner.events = request, None
         spawner._allow_time([target.name for target in spawner.deployment.site.targets])
 
     _request: SpawnRequest | None = None
@@ -145,7 +146,7 @@ class HybridSpawner(Spawner):
         self._children_state = {str(k): dict(v) for k, v in dict(state.get("children", {})).items()}
         self._token_id = state.get("token_id")
         self.last_end = state.get("last_end") if isinstance(state.get("last_end"), dict) else None
-        self._ended = not self._target
+        self._ended, self._served = not self._target, bool(self._target)
         self._leftovers.load(state.get("leftovers", []))
         self._leftovers.reap_soon()
 
@@ -213,13 +214,13 @@ class HybridSpawner(Spawner):
     async def start(self) -> str:
         assert self._request is not None  # apply_user_options has run
         request, began = self._request, time.monotonic()
-        self.failure = self.last_end = None
+        self.failure, self.last_end, self._served = None, None, False
         self.events = events = EventLog()
         self.starting = Start(self, request, events)
         outcome, reason = Outcome.FAILED, "fault"
         try:
             url = await self.starting.run()
-            outcome, reason = Outcome.READY, NO_REASON
+            outcome, reason, self._served = Outcome.READY, NO_REASON, True
             return url
         except StartFailed as failure:
             reason, self.failure = failure.reason, failure
@@ -248,6 +249,8 @@ class HybridSpawner(Spawner):
         launch = Launch(request, site.profile(request.profile).resources, realisation)
         token = orm.APIToken.find(inspect(self.orm_spawner).session, self.api_token)
         self._token_id = token.id if token is not None else None
+        if placement.target in self.leftover_targets and self.events is not None:
+            self.events.append("Making sure that your last session there has ended", 4)
         await self._leftovers.reap(placement.target)
         child = self._build_child(placement.target, self._children_state.get(placement.target, {}), launch)
         child.mark, child.on_change = new_mark(self.deployment.hub_name), self._commit
@@ -258,7 +261,8 @@ class HybridSpawner(Spawner):
 
     async def leave(self) -> None:
         """End what `begin` began and prove it gone (`start.Host`)."""
-        assert self._child is not None
+        if self._child is None:  # nothing was begun
+            return
         if not await self._child.stop_session(True):
             title = self.deployment.site.target(self._target).title
             what, why = f"The session could not leave {title}.", f"{title} does not confirm that nothing is left there."
@@ -276,7 +280,7 @@ class HybridSpawner(Spawner):
             if child is None:
                 return None if self.starting is not None else 0
             status: int | None = await cast(Spawner, child).poll()
-            if status is not None and not self._ended and self.starting is None:
+            if status is not None and not self._ended and self._served:
                 await self._remember_end(child)
             self._ended = status is not None
             return status

@@ -80,6 +80,7 @@ class Start:
         """The server's URL. Raises StartFailed; ends at once when it is cancelled."""
         placement = await self._first_place()
         while True:
+            self._tried.append(placement.target)
             try:
                 with self._host.deployment.starting(placement.target):
                     outcome = await self._try(placement)
@@ -91,7 +92,7 @@ class Start:
                 outcome = other
             if isinstance(outcome, str):
                 return outcome
-            placement = await self._leave_for(outcome)
+            placement = await self._leave_for(placement, outcome)
 
     def move(self, target: str) -> str | None:
         """Go to `target` instead. None if that is done; else why it cannot be."""
@@ -119,7 +120,6 @@ class Start:
 
     async def _try(self, placement: Placement) -> str | Offer:
         """A URL, or the target to move to."""
-        self._tried.append(placement.target)
         self._events.append(f"Target: {placement.reason}", 4)
         child = await self._host.begin(placement, self._request)
         self._attempt = _Attempt(child, placement, time.monotonic())
@@ -176,20 +176,14 @@ class Start:
         capacities = await deployment.capacities(self._request, groups)
         return next_target(self._request, deployment.site, capacities, groups, self._tried)
 
-    async def _leave_for(self, other: Offer) -> Placement:
-        assert self._attempt is not None
-        before = self._attempt.placement.target
-        title = self._host.deployment.site.target(before).title
-        self._events.append(
-            f"Leaving {title} for {other.title}", detail="The other start begins once this one is gone."
-        )
+    async def _leave_for(self, placement: Placement, other: Offer) -> Placement:
+        before, title = placement.target, self._host.deployment.site.target(placement.target).title
+        self._events.append(f"Leaving {title} for {other.title}", detail="It starts there once this one is gone.")
         await self._host.leave()
         metrics.start_ended(before, self._request.profile, metrics.Outcome.MOVED)
         metrics.moved(before, other.target)
         self._events.append(f"{title} confirms that nothing is left there")
-        return Placement(
-            other.target, f"{other.title} ({other.words}), instead of {title}", self._attempt.placement.offers
-        )
+        return Placement(other.target, f"{other.title} ({other.words}), instead of {title}", placement.offers)
 
 
 async def until_answering(child: SessionSpawner, url: str, probe: str, patience: float) -> None:
