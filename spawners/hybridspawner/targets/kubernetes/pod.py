@@ -23,8 +23,17 @@ CREATE_PATIENCE = 15.0
 """Seconds for which a request to create may still be carried out when its sender has gone (webhooks: up to 10 s)."""
 SETTLED = 3.0
 """Seconds for which an absence must last when a request to create was never answered."""
-FORCE_AFTER = 10.0
+ASK_AGAIN = 10.0
+FORCE_AFTER = 15.0
 """Seconds after which a pod is removed without its node's confirmation: the node may be lost."""
+
+_CANNOT_BEGIN = (
+    "ErrImagePull",
+    "ImagePullBackOff",
+    "ErrImageNeverPull",
+    "InvalidImageName",
+    "CreateContainerConfigError",
+)
 
 log = logging.getLogger(__name__)
 
@@ -71,16 +80,16 @@ class SessionPod:
     ) -> None:
         self.api, self.namespace, self.name, self.mark, self.uid = api, namespace, name, mark, uid
         self._possible_until = marked_at + CREATE_PATIENCE
-        self.unanswered = sent and not uid  # a hub that died may have sent it
+        self._open = int(sent and not uid)
+        """Requests to create of which it is not known what became; a hub that died may have sent one."""
         self.unwanted = False
-        self.created = asyncio.Event()
         self._absent_since: float | None = None
 
     def is_ours(self, pod: dict[str, Any]) -> bool:
         """Whether `pod` (its JSON) is this one."""
-        if self.uid:
-            return bool(pod["metadata"].get("uid") == self.uid)
-        return not self.mark or (pod["metadata"].get("labels") or {}).get(MARK_LABEL) == self.mark
+        if not self.mark:
+            return not self.uid or bool(pod["metadata"].get("uid") == self.uid)
+        return bool((pod["metadata"].get("labels") or {}).get(MARK_LABEL) == self.mark)
 
     async def find(self) -> dict[str, Any] | None:
         """The pod as the server has it now; None if it is not there. Raises Silent or Refused."""
@@ -94,9 +103,15 @@ class SessionPod:
         return pod
 
     def adopt(self, pod: dict[str, Any]) -> None:
-        """Remember the uid of a pod that is ours."""
-        self.uid, self.unanswered = pod["metadata"]["uid"], False
-        self.created.set()
+        """Remember the uid of a pod that is ours; one of the requests has made it."""
+        if pod["metadata"]["uid"] != self.uid:
+            self.uid = pod["metadata"]["uid"]
+            self._open = max(0, self._open - 1)
+
+    @property
+    def unanswered(self) -> bool:
+        """Whether a request to create may still be carried out."""
+        return self._open > 0
 
     @property
     def absence_proved(self) -> bool:
@@ -117,14 +132,13 @@ class SessionPod:
         """
         deadline = time.monotonic() + patience
         while not self.unwanted:
-            earlier, self.unanswered = self.unanswered, True
+            self._open += 1
             self._possible_until = time.time() + REQUEST_SECONDS + CREATE_PATIENCE
             try:
                 made = await answer(
                     self.api.create_namespaced_pod(self.namespace, manifest, _request_timeout=REQUEST_SECONDS)
                 )
                 if made is None:
-                    self.unanswered = earlier
                     raise Refused(404, f'namespaces "{self.namespace}" not found')
                 self.adopt(self._as_json(made))
                 changed()
@@ -134,7 +148,7 @@ class SessionPod:
                     raise
                 log.warning("No answer to the creation of pod %s yet: %s", self.name, error)
             except Refused as error:
-                self.unanswered = earlier
+                self._open -= 1
                 if error.status != 409:
                     raise
                 if "AlreadyExists" in str(error) and await self._taken(deadline):
@@ -171,7 +185,8 @@ class SessionPod:
     ) -> bool:
         """Delete the pod; True once it is proved gone, False if that could not be had within `seconds`.
 
-        `grace` seconds are given to its processes; after FORCE_AFTER seconds none. `wait(seconds)` may return early.
+        `grace` seconds are given to its processes. The node's confirmation is not waited for once nothing runs in the
+        pod any more, or after FORCE_AFTER seconds. `wait(seconds)` may return early.
         """
         began, asked, forced, pause = time.monotonic(), float("-inf"), False, 0.1
         trouble = ""
@@ -179,13 +194,14 @@ class SessionPod:
             try:
                 pod = await self.find()
                 now = time.monotonic()
-                force = now - began > FORCE_AFTER
+                late = now - began > FORCE_AFTER
+                force = late or (pod is not None and "deletionTimestamp" in pod["metadata"] and nothing_runs(pod))
                 if pod is None and self.absence_proved:
                     return True
-                if pod is not None and (now - asked > FORCE_AFTER or (force and not forced)):
+                if pod is not None and (now - asked > ASK_AGAIN or (force and not forced)):
                     asked, forced = now, force
                     await self._delete(0 if force else grace)
-                    if force:
+                    if late:
                         log.warning("Pod %s does not end by itself and is removed by force", self.name)
             except (Silent, Refused) as error:
                 if str(error) != trouble:
@@ -215,6 +231,16 @@ class SessionPod:
     def _as_json(self, pod: Any) -> dict[str, Any]:
         as_json: dict[str, Any] = self.api.api_client.sanitize_for_serialization(pod)
         return as_json
+
+
+def nothing_runs(pod: dict[str, Any]) -> bool:
+    """Whether the node has said that every container of a pod has ended or cannot begin."""
+    status = pod.get("status") or {}
+    states = [s.get("state") or {} for s in status.get("containerStatuses") or []]
+    wanted = len(pod["spec"].get("containers") or [])
+    if len(states) < wanted or status.get("initContainerStatuses"):
+        return status.get("phase") in ("Succeeded", "Failed")
+    return all("terminated" in s or (s.get("waiting") or {}).get("reason") in _CANNOT_BEGIN for s in states)
 
 
 def hub_of(mark: str) -> str:
