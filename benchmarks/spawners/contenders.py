@@ -138,6 +138,8 @@ def wrapspawner(
         traits = _kubespawner_traits(kubernetes, setting, namespace)
         cmd = _pod_traits(setting)["cmd"]
         undo = {"ip": "0.0.0.0", "port": 8888, "cmd": cmd, "environment": _pod_environment(setting), "env_keep": []}
+        # kubespawner takes the option `profile` for its own, and refuses one that it does not know
+        undo["profile_list"] = [{"display_name": "one", "slug": "one"}]
     config = f"""
 import sys; sys.path.append({where!r})
 c.JupyterHub.spawner_class = "wrapspawner.ProfilesSpawner"
@@ -145,8 +147,7 @@ c.JupyterHub.spawner_class = "wrapspawner.ProfilesSpawner"
 c.ProfilesSpawner.profiles = [("one", "one", {below!r}, {undo!r})]
 c.Spawner.start_timeout, c.Spawner.http_timeout = {START_TIMEOUT}, 120
 """
-    # no options: the first profile is meant, and kubespawner refuses options that are not its own
-    return Contender("wrapspawner", kind, config, {}, setting.poll_seconds, missing)
+    return Contender("wrapspawner", kind, config, {"profile": "one"}, setting.poll_seconds, missing)
 
 
 def _light_variables(setting: Setting) -> dict[str, str]:

@@ -7,6 +7,7 @@ OBERALP_LIGHT_DELAY: seconds from the start until it listens (a server that is s
 
 import json
 import os
+import signal
 import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -43,6 +44,8 @@ class Server(ThreadingHTTPServer):
 
 
 def main() -> None:
+    # a pod's first process has no default action for it, and jupyterhub-singleuser ends at once as well
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     time.sleep(float(os.environ.get("OBERALP_LIGHT_DELAY", "0")))
     port = urlparse(os.environ.get("JUPYTERHUB_SERVICE_URL", "http://0.0.0.0:0")).port or 0
     server = Server(("0.0.0.0", port), Handler)
