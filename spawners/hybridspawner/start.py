@@ -201,7 +201,7 @@ async def until_answering(child: SessionSpawner, url: str, probe: str, patience:
             if (failure := await child.ended()) is not None:
                 raise failure
             if time.monotonic() > deadline:
-                raise not_reachable(url, patience, "")
+                raise not_reachable(url, patience, await child.log_tail())
             await asyncio.sleep(0.3)
 
 

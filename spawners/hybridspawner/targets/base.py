@@ -74,6 +74,10 @@ class SessionSpawner(Protocol):
         """Proof that a started session has ended, as a diagnosis; None while it runs or nothing is known."""
         ...
 
+    async def log_tail(self) -> str:
+        """The last lines of the session's log, without secrets; empty if there are none to be had."""
+        ...
+
     async def stop_session(self, now: bool) -> bool:
         """End the session; True once its end is proved."""
         ...

@@ -22,6 +22,7 @@ from jupyterhub.spawner import SimpleLocalProcessSpawner, Spawner
 from ..capacity import Access, NodeCapacity, Reading
 from ..diagnose import StartFailed
 from ..diagnose import process as diagnose
+from ..diagnose.log import without_secrets
 from ..events import EventLog
 from ..names import directory_name
 from ..site import LocalTarget
@@ -76,8 +77,11 @@ class LocalSessionSpawner(SimpleLocalProcessSpawner):
         code = await super().poll()
         if code is None or not self.mark:
             return None
-        tail = "\n".join(self.log_file.read_text(errors="replace").splitlines()[-30:]) if self.log_file.exists() else ""
-        return diagnose.ended_process(code, tail)
+        return diagnose.ended_process(code, await self.log_tail())
+
+    async def log_tail(self) -> str:
+        text = self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
+        return without_secrets("\n".join(text.splitlines()[-30:]), [self.api_token])
 
     async def poll(self) -> int | None:
         if self.pid and self.proc is None and self.pid not in _processes(self.mark):

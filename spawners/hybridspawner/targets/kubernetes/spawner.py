@@ -21,6 +21,7 @@ from traitlets import Float
 
 from ...diagnose import StartFailed
 from ...diagnose import kubernetes as diagnose
+from ...diagnose.log import without_secrets
 from ...events import EventLog
 from .evidence import Evidence
 from .pod import MARK_LABEL, Occupied, Refused, SessionPod, Silent
@@ -261,13 +262,17 @@ class KubernetesSessionSpawner(KubeSpawner):
             if leaving and not (pod.get("status") or {}).get("reason"):
                 return diagnose.deleted(pod, self._evidence.words(), await self._evidence.node(pod))
             failure = diagnose.pod_failure(pod)
-            return diagnose.with_log(failure, await self._evidence.log(pod)) if failure is not None else None
+            return diagnose.with_log(failure, await self.log_tail()) if failure is not None else None
         if not self._pod.uid or self._pod.unwanted or self.pod_reflector is None or self.pod_reflector.silent:
             return None
         if not await self._proved_absent():
             return None
         last = self.pod_reflector.end_of(self._pod.uid) or {}
         return diagnose.deleted(last, self._evidence.words(), await self._evidence.node(last))
+
+    async def log_tail(self) -> str:
+        pod = self._seen()
+        return without_secrets(await self._evidence.log(pod), [self.api_token]) if pod is not None else ""
 
     async def _proved_absent(self) -> bool:
         """The API server's own word that there is no such pod, now and for good."""

@@ -176,13 +176,14 @@ class SlurmSessionSpawner(SlurmSpawner):
                     self._say(f"The job runs on {self.job.host}; the server is starting", 60)
                     return
                 if self.job.state is State.QUEUED:
+                    seen = news.reading
                     ahead = self.watcher.ahead(self.job.job_id)
-                    self._say(*diagnose.queue_words(news.reading.reason, news.reading.start, ahead))
+                    self._say(*diagnose.queue_words(seen.reason, seen.start, ahead, seen.partition))
             if self._silent():
                 self._say("Slurm does not answer at the moment; the job keeps its place", 12, self.watcher.last_error)
             if time.monotonic() > deadline:
-                seen = (news.reading.reason, news.reading.start) if news else ("", "")
-                raise diagnose.queue_timeout(self.longest_wait, *seen)
+                last = (news.reading.reason, news.reading.start) if news else ("", "")
+                raise diagnose.queue_timeout(self.longest_wait, *last)
             await self.watcher.next_round(10)
 
     async def _until_called_back(self) -> None:
@@ -194,7 +195,7 @@ class SlurmSessionSpawner(SlurmSpawner):
                 if failure is not None:
                     raise failure
                 if time.monotonic() > deadline:
-                    raise diagnose.no_callback(self.callback_url, self.callback_timeout, await self._log_tail())
+                    raise diagnose.no_callback(self.callback_url, self.callback_timeout, await self.log_tail())
                 try:
                     # `ended` looks at what the watcher has; it costs nothing
                     await asyncio.wait_for(self._called_back.wait(), 1)
@@ -208,7 +209,7 @@ class SlurmSessionSpawner(SlurmSpawner):
         pause = 4
         while True:
             await asyncio.sleep(pause)
-            found = hub_unreachable(await self._log_tail())
+            found = hub_unreachable(await self.log_tail())
             if found is not None:
                 self._say(found[0], 60, found[1])
             pause = 15
@@ -303,11 +304,11 @@ class SlurmSessionSpawner(SlurmSpawner):
 
     async def _diagnosis(self, news: News) -> StartFailed:
         assert self.job is not None
-        seen, log = news.reading, await self._log_tail()
+        seen, log = news.reading, await self.log_tail()
         where = {"host": self.job.host, "runtime": self.req_runtime, "log_path": self.job.log}
         return diagnose.ended_job(seen.state, seen.reason, seen.exit_code, log, **where)
 
-    async def _log_tail(self) -> str:
+    async def log_tail(self) -> str:
         """The last lines of the job's log, without the session's token."""
         assert self.job is not None
         tail = await self.client.tail(self.job.log, self.user.name, 30) if self.job.log else ""

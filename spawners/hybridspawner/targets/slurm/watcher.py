@@ -1,8 +1,9 @@
 """One watcher per cluster: a single query for all our jobs per interval, however many sessions there are.
 
 It asks each second while something is about to change, every two seconds while jobs only wait (their end must be told
-within three), every ten once everything runs, and backs off while the controller does not answer. A job's news is a reading; or `ended`, with proof; or nothing new, because the controller is silent
-(`silent_since`). Nothing else in the package asks Slurm about jobs.
+within three), every ten once everything runs, and backs off while the controller does not answer. A job's news is a
+reading; or `ended`, with proof; or nothing new, because the controller is silent (`silent_since`). Nothing else in the
+package asks Slurm about jobs.
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ class SlurmWatcher:
             await self._pause(failures)
 
     async def _pause(self, failures: int) -> None:
-        """Wait for the interval or, unless Slurm is silent, for a nudge, but never less than half the quick interval."""
+        """Wait for the interval or, unless Slurm is silent, for a nudge; never less than half the quick one."""
         if failures:
             await asyncio.sleep(min(self._quick * 2**failures, self._longest))
             return
