@@ -83,7 +83,7 @@ def site() -> Iterator[Site]:
         directory = Path(tempfile.mkdtemp(prefix="oberalp-clients-"))
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
         directory.chmod(0o755)
-        cluster = stack.enter_context(_cluster(directory))
+        cluster = _cluster(stack, directory)
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         patch.setenv("SLURM_CONF", str(cluster.layout.conf))
         _accounts(stack)
@@ -104,21 +104,14 @@ def site() -> Iterator[Site]:
         yield Site(cluster, node, directory, launcher)
 
 
-def _cluster(directory: Path) -> SlurmCluster:
+def _cluster(stack: ExitStack, directory: Path) -> SlurmCluster:
     """The environment's cluster if it can do all that is needed here, else one of our own."""
-    if os.environ.get("OBERALP_SLURM") == "1" and (record := SlurmCluster().record) and record.spec.rest:
-        cluster = SlurmCluster(record.spec)
-        cluster.__class__ = _Borrowed
+    if os.environ.get("OBERALP_SLURM") == "1" and (cluster := SlurmCluster()).running and cluster.spec.rest:
         return cluster
     try:
-        return SlurmCluster(SlurmSpec(nodes=2, rest=True), directory / "slurm")
+        return stack.enter_context(SlurmCluster(SlurmSpec(nodes=2, rest=True), directory / "slurm"))
     except ClusterError as error:
         unavailable("slurm", str(error), "apt-get install slurmdbd slurmrestd slurm-wlm-jwt-plugin mariadb-server")
-
-
-class _Borrowed(SlurmCluster):
-    def __exit__(self, *error: object) -> None:
-        pass
 
 
 def _accounts(stack: ExitStack) -> None:
@@ -281,6 +274,27 @@ async def test_a_refused_job(there: Connection, mark: str) -> None:
     with pytest.raises(SubmitRefused, match="(?i)invalid partition"):
         await there.client.submit(there.job("true", mark, options="#SBATCH --partition=nowhere"))
     assert await there.client.marked(mark) == {}
+
+
+async def test_everything_that_the_template_asks_for(there: Connection, mark: str, site: Site) -> None:
+    options = "\n".join(
+        f"#SBATCH --{option}"
+        for option in (
+            "partition=debug",
+            "nodes=1",
+            "time=00:07:00",
+            "cpus-per-task=3",
+            "mem=2000M",
+            "gres=gpu:gh200:2",
+        )
+    )
+    job_id = await there.client.submit(there.job("sleep 60", mark, options=options))
+    record = site.cluster.run("scontrol", "--oneliner", "show", "job", job_id).stdout
+    seen = dict(word.partition("=")[::2] for word in record.split())
+    assert (seen["Partition"], seen["TimeLimit"]) == ("debug", "00:07:00") and seen["NumNodes"] in ("1", "1-1")
+    assert "cpu=3,mem=2000M" in seen["TRES"] and "gres/gpu=2" in seen["TRES"]
+    assert seen["WorkDir"] == str(there.home) and seen["StdOut"] == str(there.home / f"{job_id}.log")
+    assert seen["UserId"].startswith(f"{there.user}(")
 
 
 async def test_nodes_and_what_holds_them(there: Connection, site: Site) -> None:

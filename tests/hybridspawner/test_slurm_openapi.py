@@ -56,7 +56,7 @@ OLD = document(
     {
         **COMMON,
         **{"gres": STRING, "exclusive": STRING, "environment": {"type": "object"}, "time_limit": INTEGER},
-        **{"memory_per_node": INTEGER, "nodes": {"type": "array", "items": INTEGER}},
+        **{"memory_per_node": INTEGER, "nodes": {"type": "array", "items": INTEGER, "maxItems": 2}},
     },
 )
 NEW = document(
@@ -75,7 +75,7 @@ def test_a_job_for_v0_0_38() -> None:
         "name": "jupyter-ada",
         "standard_output": "/home/ada/%j.log",
         "partition": "normal",
-        "nodes": [2],
+        "nodes": [2, 2],
         "time_limit": 1561,
         "cpus_per_task": 72,
         "memory_per_node": 870400,

@@ -143,7 +143,8 @@ def fit(value: Any, schema: Mapping[str, Any]) -> Any:
         if kind == "object" and "number" in schema.get("properties", {}):
             return {"set": True, "infinite": False, "number": int(value)}
         if kind == "array":
-            return [fit(value, schema.get("items", {}))]
+            copies = 2 if schema.get("maxItems") == 2 else 1  # the least and the most: v0.0.38 has `nodes` so
+            return [fit(value, schema.get("items", {}))] * copies
         if kind == "boolean":
             return value if isinstance(value, bool) else str(value).lower() == "true"
     except ValueError:

@@ -160,7 +160,7 @@ class Rest:
             failures = _read(openapi.errors, answer)
             if failures:
                 message = "; ".join(failure.text for failure in failures)[:500]
-                clear = all(f.of_slurm for f in failures) or says(message, UNKNOWN_JOB)
+                clear = status == 400 or all(f.of_slurm for f in failures) or says(message, UNKNOWN_JOB)
                 found_none = status == 200 and says(message, _NOTHING_FOUND)
                 if not (clear or found_none) or says(message, NO_ANSWER):
                     raise SlurmUnavailable(f"slurmrestd answered {status}: {message}")
