@@ -119,7 +119,9 @@ def test_slurm_fields_need_a_slurm_target_and_a_listed_value() -> None:
     assert request.target == "auto" and slurm_targets(request, SITE, ["pods", "alps", "here"]) == ["alps"]
 
 
-@pytest.mark.parametrize("notebook", ["/etc/passwd", "../x.ipynb", "a/../../b", "~root/x", "a\nb", "", "x" * 256, "\ud800.ipynb"])
+@pytest.mark.parametrize(
+    "notebook", ["/etc/passwd", "../x.ipynb", "a/../../b", "~root/x", "a\nb", "", "x" * 256, "\ud800.ipynb"]
+)
 def test_a_notebook_stays_in_the_home(notebook: str) -> None:
     with pytest.raises(InvalidRequest, match="notebook"):
         validate({"notebook": notebook}, SITE)
