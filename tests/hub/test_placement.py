@@ -3,16 +3,17 @@
 import re
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.clusters.kubernetes import KubernetesCluster
 from tests.clusters.slurm import SlurmCluster
 from tests.clusters.slurm.processes import wait_for
 from tests.hub.client import User
 from tests.hub.process import Hub
-
-pytestmark = pytest.mark.slurm
+from tests.hub.sites import clusters_site
 
 
 def offers(user: User, **options: str) -> dict[str, Any]:
@@ -42,6 +43,7 @@ def requests_of(cluster: SlurmCluster, kind: str) -> int:
     return int(found[1]) if found else 0
 
 
+@pytest.mark.slurm
 def test_an_estimate_is_the_scheduler_s_and_is_asked_once_for_many_pages(
     hub: Hub, slurm_cluster: SlurmCluster, full: None
 ) -> None:
@@ -54,6 +56,7 @@ def test_an_estimate_is_the_scheduler_s_and_is_asked_once_for_many_pages(
     assert "(an estimate)" in offers(users[0])["reason"]
 
 
+@pytest.mark.slurm
 def test_a_reservation_s_nodes_are_for_those_who_name_it(hub: Hub, slurm_cluster: SlurmCluster) -> None:
     user = hub.login("reserved")
     what = ["reservationname=course", "users=root", "nodes=nid000003", "starttime=now", "duration=60"]
@@ -65,6 +68,7 @@ def test_a_reservation_s_nodes_are_for_those_who_name_it(hub: Hub, slurm_cluster
         slurm_cluster.run("scontrol", "delete", "reservationname=course")
 
 
+@pytest.mark.slurm
 def test_a_silent_scheduler_is_said_and_holds_nothing_back(hub: Hub, slurm_cluster: SlurmCluster) -> None:
     user = hub.login("silence")
     slurm_cluster.stop_controller()
@@ -77,3 +81,20 @@ def test_a_silent_scheduler_is_said_and_holds_nothing_back(hub: Hub, slurm_clust
     finally:
         slurm_cluster.start_controller()
     assert wait_for(lambda: slurm(user)["fit"] == "now", 60, 0.5)
+
+
+@pytest.mark.kubernetes
+def test_a_namespace_s_quota_is_said_and_makes_one_wait(kubernetes_cluster: KubernetesCluster, tmp_path: Path) -> None:
+    with kubernetes_cluster.namespace() as namespace:
+        quota = {"metadata": {"name": "one"}, "spec": {"hard": {"requests.nvidia.com/gpu": "0", "pods": "3"}}}
+        kubernetes_cluster.request("POST", f"/api/v1/namespaces/{namespace}/resourcequotas", json=quota)
+        site = clusters_site(kubernetes_cluster)
+        next(t for t in site["targets"] if t["name"] == "kubernetes")["namespace"] = namespace
+        hub = Hub(site, tmp_path / "hub", {"KUBECONFIG": str(kubernetes_cluster.kubeconfig)}).start()
+        try:
+            user = hub.login("quota")
+            assert wait_for(lambda: "its quota leaves no GPUs" in offers(user, profile="gpu-1")["reason"], 30, 0.5)
+            small = offers(user, profile="cpu-1")
+            assert small["chosen"] == "kubernetes" and small["offers"][0]["fit"] == "now"
+        finally:
+            hub.close()
