@@ -52,7 +52,7 @@ class _Bearer:
 class Firecrest:
     """`SlurmClient` by FirecREST at `url` for `system`. `gpus` are each node's, by type. Timeout in seconds."""
 
-    submit_patience = 90.0  # its own timeout, and what FirecREST may still do with a request that was given up
+    submit_patience = 120.0  # its own timeout, and what FirecREST may still do with a request that was given up
 
     def __init__(
         self,

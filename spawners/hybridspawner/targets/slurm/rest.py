@@ -33,7 +33,7 @@ _NOTHING_FOUND = ("nothing found",)
 class Rest:
     """`SlurmClient` by slurmrestd at `url`. `user` is the hub's own account in Slurm. Timeout in seconds."""
 
-    submit_patience = 90.0  # its own timeout, and what slurmrestd may still do with a request that was given up
+    submit_patience = 120.0  # its own timeout, and what slurmrestd may still do with a request that was given up
 
     def __init__(
         self,
