@@ -100,6 +100,10 @@ class HybridSpawner(Spawner):
     def user_groups(self) -> set[str]:
         return {group.name for group in self.user.groups}
 
+    @property
+    def username(self) -> str:
+        return str(self.user.name)
+
     # --- what is asked for -------------------------------------------------------------------------------------------
 
     @staticmethod
@@ -197,7 +201,7 @@ class HybridSpawner(Spawner):
         child.progress_log = self.events
         target.prepare(child, launch)
         if launch is not None and launch.request.notebook:
-            child.default_url = "/lab/tree/" + launch.request.notebook
+            child.default_url = launch.request.start_page
         child.load_state(state)
         return cast(SessionSpawner, child)
 
@@ -244,15 +248,16 @@ class HybridSpawner(Spawner):
     async def begin(self, placement: Placement, request: SpawnRequest) -> SessionSpawner:
         """A child on the placement's target, on record from now on (`start.Host`)."""
         self.log.info("%s goes to %s", self._log_name, placement.reason)
-        site = self.deployment.site
-        realisation = site.environment(request.environment).targets[placement.target]
-        launch = Launch(request, site.profile(request.profile).resources, realisation)
         token = orm.APIToken.find(inspect(self.orm_spawner).session, self.api_token)
         self._token_id = token.id if token is not None else None
         if placement.target in self.leftover_targets and self.events is not None:
             self.events.append("Making sure that your last session there has ended", 4)
         await self._leftovers.reap(placement.target)
-        child = self._build_child(placement.target, self._children_state.get(placement.target, {}), launch)
+        child = self._build_child(
+            placement.target,
+            self._children_state.get(placement.target, {}),
+            self.deployment.launch(request, placement.target),
+        )
         child.mark, child.on_change = new_mark(self.deployment.hub_name), self._commit
         child.gate = self.deployment.gates[placement.target]
         self._target, self._child, self._ended = placement.target, child, False

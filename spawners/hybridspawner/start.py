@@ -44,6 +44,9 @@ class Host(Protocol):
     @property
     def user_groups(self) -> set[str]: ...
 
+    @property
+    def username(self) -> str: ...
+
     answer_timeout: float
 
     async def begin(self, placement: Placement, request: SpawnRequest) -> SessionSpawner:
@@ -114,7 +117,7 @@ class Start:
         self._events.append("Looking for a place", 2)
         host = self._host
         try:
-            return await host.deployment.place(self._request, host.user_groups)
+            return await host.deployment.place(self._request, host.user_groups, host.username)
         except NoTarget as error:
             raise StartFailed(str(error), "", "Choose another profile.", reason="no_capacity") from None
 
@@ -173,7 +176,7 @@ class Start:
 
     async def _other(self) -> Offer | None:
         deployment, groups = self._host.deployment, self._host.user_groups
-        capacities = await deployment.capacities(self._request, groups)
+        capacities = await deployment.capacities(self._request, groups, self._host.username)
         return next_target(self._request, deployment.site, capacities, groups, self._tried)
 
     async def _leave_for(self, placement: Placement, other: Offer) -> Placement:

@@ -37,6 +37,7 @@ class Host:
 
     answer_timeout = 1.0
     user_groups: set[str] = set()
+    username = "ada"
 
     def __init__(
         self, first: Child, fallback: str = "ask", longest_wait: str = "00:00:01", stuck: bool = False
@@ -49,10 +50,10 @@ class Host:
             site=site, place=self.place, capacities=self.capacities, starting=self.starting
         )
 
-    async def place(self, request: Any, groups: Any) -> Placement:
+    async def place(self, request: Any, groups: Any, user: str) -> Placement:
         return Placement("slurm", "Slurm (free)", tuple(NOW.values()))
 
-    async def capacities(self, request: Any, groups: Any) -> dict[str, Any]:
+    async def capacities(self, request: Any, groups: Any, user: str) -> dict[str, Any]:
         return {}
 
     @contextmanager

@@ -16,6 +16,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 from jupyterhub.spawner import SimpleLocalProcessSpawner, Spawner
 
@@ -145,7 +146,7 @@ class Local:
     def __init__(self, spec: LocalTarget, state_dir: Path, site_dir: Path) -> None:
         self.name, self._spec, self._state_dir = spec.name, spec, state_dir
         self._skeleton = site_dir / spec.skeleton if spec.skeleton else None
-        self._children: set[LocalSessionSpawner] = set()
+        self._children: WeakSet[LocalSessionSpawner] = WeakSet()
 
     async def read(self) -> Reading:
         cpus = os.cpu_count() or 1
