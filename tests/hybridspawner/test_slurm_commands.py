@@ -62,6 +62,15 @@ def launch(request: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(argv, input=json.dumps(request), capture_output=True, text=True, check=False)
 
 
+@pytest.mark.parametrize("name", ["#0", "-u", "root", "", "ada\nroot", "%wheel", "a b", "ada;id"])
+async def test_nobody_is_called_so(name: str, commands: Path) -> None:
+    """sudo would take #0 for root; nothing is run at all."""
+    client = CommandLine("user", str(commands))
+    with pytest.raises(SubmitRefused, match="no account"):
+        await client.submit(Submission("#!/bin/bash\n", {}, name, "mark", "/"))
+    assert await client.tail("/etc/shadow", name, 1) == ""
+
+
 def test_the_launcher_runs_slurm_s_commands_and_nothing_else() -> None:
     done = launch({"argv": ["sh", "-c", "echo hello"]})
     assert done.returncode == 126 and "hello" not in done.stdout

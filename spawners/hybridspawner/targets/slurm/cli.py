@@ -28,6 +28,7 @@ from .client import (
     SlurmUnavailable,
     Submission,
     SubmitRefused,
+    account,
     counted,
     ignore_call,
 )
@@ -181,7 +182,7 @@ class CommandLine:
         await self._runner.close()
 
     async def _as_user(self, user: str, request: dict[str, Any]) -> Finished:
-        sudo = ["sudo", "-n", "-H", "-u", user, "--"] if self._run_as == "user" else []
+        sudo = ["sudo", "-n", "-H", "-u", account(user), "--"] if self._run_as == "user" else []
         return _answered(await self._launch(sudo, request))
 
     async def _launch(self, sudo: list[str], request: dict[str, Any]) -> Finished:

@@ -6,6 +6,7 @@ Every method either answers or raises: `SlurmUnavailable` when the controller ca
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -45,6 +46,19 @@ class SlurmUnavailable(SlurmError):
 
 class SubmitRefused(SlurmError):
     """sbatch refused the job."""
+
+
+_ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+\\-]{0,127}", re.ASCII)
+
+
+def account(user: str) -> str:
+    """`user` if it can be nothing but the name of an account; SlurmError if not, and for root.
+
+    The authenticator decides what users are called; sudo takes `#0` for root, and programs take `-x` for an option.
+    """
+    if _ACCOUNT.fullmatch(user) is None or user == "root":
+        raise SlurmError(f"{user[:40]!r} is no account that sessions may belong to")
+    return user
 
 
 @dataclass(frozen=True)

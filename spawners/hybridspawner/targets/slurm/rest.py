@@ -22,7 +22,17 @@ import aiohttp
 from ...capacity import Access, NodeCapacity
 from . import access, openapi
 from .answers import ENDED_JOB, NO_ANSWER, UNKNOWN_JOB, says
-from .client import JobReading, OnCall, SlurmError, SlurmUnavailable, Submission, SubmitRefused, counted, ignore_call
+from .client import (
+    JobReading,
+    OnCall,
+    SlurmError,
+    SlurmUnavailable,
+    Submission,
+    SubmitRefused,
+    account,
+    counted,
+    ignore_call,
+)
 from .directives import DirectiveError
 from .tokens import Fetch, TokenCache
 
@@ -125,7 +135,10 @@ class Rest:
         return None
 
     async def tail(self, path: str, user: str, lines: int) -> str:
-        return await asyncio.to_thread(_tail, path, self._submitter(user), lines)
+        try:
+            return await asyncio.to_thread(_tail, path, self._submitter(user), lines)
+        except SlurmError:
+            return ""
 
     async def close(self) -> None:
         if self._session is not None:
@@ -133,7 +146,7 @@ class Rest:
             self._session = None
 
     def _submitter(self, user: str) -> str:
-        return user if self._run_as == "user" else self._user
+        return account(user) if self._run_as == "user" else self._user
 
     async def _get(self, verb: str, plugin: str, path: str) -> dict[str, Any]:
         """An answer to a question that Slurm has no reason to say no to."""
