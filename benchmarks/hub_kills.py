@@ -34,7 +34,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kills", type=int, default=50, help="for each contender")
     parser.add_argument("--starts", type=int, default=4, help="in each round")
     parser.add_argument("--longest", type=float, default=8, help="the hub is killed at most so many seconds later")
-    parser.add_argument("--settle", type=float, default=30, help="seconds that a hub has to sort things out")
+    parser.add_argument("--settle", type=float, default=20, help="seconds that a hub has to sort things out")
     parser.add_argument("--filled", type=int, default=14, help="GPUs of 16 that others hold")
     parser.add_argument("--seed", type=int, default=1)
 
