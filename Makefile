@@ -20,10 +20,11 @@ bench: .venv/test-ready  ## every claim about spawners beside its stock peer, in
 screenshots: .venv/test-ready  ## the pictures of docs/images, made from a running hub
 	$(PY) -m tests.browser.screenshots
 
+# asyncio of PyPI, which a dependency of pyfirecrest names, is left out: it is the standard library of Python 3.3
 lock:  ## names, versions and hashes of everything but torch (see pyproject.toml); needs uv
-	uv pip compile -q --generate-hashes --no-header -c requirements/torch.txt -o requirements/dev.txt spawners/pyproject.toml extensions/pyproject.toml requirements/hub.in requirements/session.in requirements/dev.in
-	uv pip compile -q --generate-hashes --no-header -c requirements/torch.txt -c requirements/dev.txt -o requirements/hub.txt spawners/pyproject.toml requirements/hub.in
-	uv pip compile -q --generate-hashes --no-header -c requirements/torch.txt -c requirements/dev.txt -o requirements/session.txt extensions/pyproject.toml requirements/session.in
+	uv pip compile -q --generate-hashes --no-header --no-emit-package asyncio -c requirements/torch.txt -o requirements/dev.txt spawners/pyproject.toml extensions/pyproject.toml requirements/hub.in requirements/session.in requirements/dev.in
+	uv pip compile -q --generate-hashes --no-header --no-emit-package asyncio -c requirements/torch.txt -c requirements/dev.txt -o requirements/hub.txt spawners/pyproject.toml requirements/hub.in
+	uv pip compile -q --generate-hashes --no-header --no-emit-package asyncio -c requirements/torch.txt -c requirements/dev.txt -o requirements/session.txt extensions/pyproject.toml requirements/session.in
 
 clean:  ## the state of `make run` (users' homes, database, log)
 	rm -rf var

@@ -104,6 +104,10 @@ class Deployment:
                 capacities = await self.outlook(request, user_groups, username)
         return place(request, self.site, capacities, user_groups)
 
+    def silent(self) -> dict[str, float | None]:
+        """For each target, the seconds since it stopped to answer about sessions; None while it answers."""
+        return {name: target.silent_for() for name, target in self.targets.items()}
+
     def launch(self, request: SpawnRequest, target: str) -> Launch:
         """`request` with what the site file says about it on `target`."""
         realisation = self.site.environment(request.environment).targets[target]
@@ -162,5 +166,5 @@ def deployment_of(hub: Any, connect_url: str | None, site: Path, state_dir: Path
     own = urlparse(hub.url)
     base = connect_url or f"{own.scheme}://{own.netloc}"
     found = deployment(site, state_dir, url_path_join(base, own.path, CALLBACK_PATH))
-    metrics.readings_from(lambda: found.board.last)
+    metrics.readings_from(lambda: found.board.last, found.silent)
     return found

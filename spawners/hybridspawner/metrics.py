@@ -129,6 +129,7 @@ class States(Collector):
         self.targets: tuple[str, ...] = ()
         self.sessions: WeakSet[Tracked] = WeakSet()
         self.readings: Callable[[], Mapping[str, Capacity]] = dict
+        self.silences: Callable[[], Mapping[str, float | None]] = dict
         if registry is not None:
             registry.register(self)
 
@@ -137,6 +138,14 @@ class States(Collector):
         yield self._sessions(sessions)
         yield self._leftovers(sessions)
         yield from self._capacity(self.readings())
+        silent = GaugeMetricFamily(
+            "oberalp_silent_seconds",
+            "Since a target stopped to answer about sessions; 0 while it does",
+            labels=["target"],
+        )
+        for target, seconds in self.silences().items():
+            silent.add_metric([target], seconds or 0.0)
+        yield silent
 
     def _sessions(self, sessions: list[Tracked]) -> GaugeMetricFamily:
         tally = Tally(counted for session in sessions if (counted := session.counted_as) is not None)
@@ -176,9 +185,12 @@ def track(session: Tracked) -> None:
     STATES.sessions.add(session)
 
 
-def readings_from(last: Callable[[], Mapping[str, Capacity]]) -> None:
-    """Where the last readings of all targets are found. `last` must not ask anybody: it is called at every scrape."""
-    STATES.readings = last
+def readings_from(last: Callable[[], Mapping[str, Capacity]], silent: Callable[[], Mapping[str, float | None]]) -> None:
+    """Where the last readings of all targets, and how long each has been silent, are found.
+
+    Neither may ask anybody: they are called at every scrape.
+    """
+    STATES.readings, STATES.silences = last, silent
 
 
 def declare(site: Site) -> None:

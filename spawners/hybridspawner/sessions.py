@@ -153,8 +153,9 @@ class TargetsHandler(APIHandler):
         if user is None or getattr(user, "spawner", None) is None:
             raise web.HTTPError(403, "Only users may ask")
         deployment = user.spawner.deployment
+        silent = deployment.silent()
         told = [
-            {"target": spec.name, "title": spec.title, "silent_for": deployment.targets[spec.name].silent_for()}
+            {"target": spec.name, "title": spec.title, "silent_for": silent[spec.name]}
             for spec in deployment.site.targets
         ]
         self.set_header("Cache-Control", "no-store")

@@ -372,6 +372,8 @@ class HybridSpawner(Spawner):
     def counted_as(self) -> tuple[str, State] | None:
         if not self._target:
             return None
+        if self.deployment.targets[self._target].silent_for() is not None:
+            return self._target, State.UNKNOWN
         if self._child is not None and self._child.waiting:
             return self._target, State.QUEUED
         return self._target, State.STARTING if self.starting is not None else State.RUNNING

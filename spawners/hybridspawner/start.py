@@ -192,20 +192,32 @@ class Start:
 async def until_answering(child: SessionSpawner, url: str, probe: str, patience: float) -> None:
     """Wait for the first HTTP answer; a session that ends meanwhile ends the start at once, with its diagnosis."""
     deadline = time.monotonic() + patience
-    probe = url_path_join(probe, "api")
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5), trust_env=False) as http:
-        while True:
-            try:
-                async with http.get(probe, allow_redirects=False) as answer:
-                    if answer.status < 500:
+        asking = asyncio.ensure_future(_answers(http, url_path_join(probe, "api")))
+        try:
+            while True:
+                # not one after the other: a node that has vanished answers neither yes nor no for seconds
+                await asyncio.wait({asking}, timeout=0.3)
+                if asking.done():
+                    if asking.result():
                         return
-            except (aiohttp.ClientError, asyncio.TimeoutError, OSError):
-                pass
-            if (failure := await child.ended()) is not None:
-                raise failure
-            if time.monotonic() > deadline:
-                raise not_reachable(url, patience, await child.log_tail())
-            await asyncio.sleep(0.3)
+                    asking = asyncio.ensure_future(_answers(http, url_path_join(probe, "api"), 0.3))
+                if (failure := await child.ended()) is not None:
+                    raise failure
+                if time.monotonic() > deadline:
+                    raise not_reachable(url, patience, await child.log_tail())
+        finally:
+            asking.cancel()
+
+
+async def _answers(http: aiohttp.ClientSession, url: str, pause: float = 0) -> bool:
+    """Whether a server answers at `url`, with anything but a fault; asked after `pause` seconds."""
+    await asyncio.sleep(pause)
+    try:
+        async with http.get(url, allow_redirects=False) as answer:
+            return answer.status < 500
+    except (aiohttp.ClientError, asyncio.TimeoutError, OSError):
+        return False
 
 
 def _retrieve(task: asyncio.Future[Any]) -> None:

@@ -38,9 +38,9 @@ class Session:
 
 @pytest.fixture(autouse=True)
 def _states_of_one_test() -> Iterator[None]:
-    before = metrics.STATES.targets, metrics.STATES.readings
+    before = metrics.STATES.targets, metrics.STATES.readings, metrics.STATES.silences
     yield
-    metrics.STATES.targets, metrics.STATES.readings = before
+    metrics.STATES.targets, metrics.STATES.readings, metrics.STATES.silences = before
     metrics.STATES.sessions.clear()
 
 
@@ -133,8 +133,10 @@ def test_readings_have_an_age_and_no_gpus_when_the_target_does_not_answer() -> N
     node = NodeCapacity("n1", 8, 8, 64, 64, {"gh200": 4}, {"gh200": 1})
     now = time.monotonic()
     metrics.readings_from(
-        lambda: {"alps": Capacity("alps", (node,), now - 30), "pods": Capacity("pods", (), now, "no answer in 8 s")}
+        lambda: {"alps": Capacity("alps", (node,), now - 30), "pods": Capacity("pods", (), now, "no answer in 8 s")},
+        lambda: {"alps": None, "pods": 8.5},
     )
+    assert value("oberalp_silent_seconds", target="alps") == 0 and value("oberalp_silent_seconds", target="pods") == 8.5
     assert 30 <= value("oberalp_capacity_age_seconds", target="alps") < 40
     assert value("oberalp_capacity_gpus", target="alps", share="free") == 1
     assert value("oberalp_capacity_gpus", target="alps", share="total") == 4
@@ -157,7 +159,7 @@ def test_every_metric_and_label_of_the_dashboard_exists() -> None:
     for collector in (metrics.MOVES, metrics.STRAYS):
         (family,) = collector.describe()
         labels[family.name] = set(collector._labelnames)
-    metrics.readings_from(lambda: {"t": Capacity("t", (), time.monotonic())})
+    metrics.readings_from(lambda: {"t": Capacity("t", (), time.monotonic())}, lambda: {"t": None})
     metrics.track(session := Session(("t", State.RUNNING), "t"))
     for gauges in metrics.STATES.collect():
         labels[gauges.name] = {name for sample in gauges.samples for name in sample.labels}

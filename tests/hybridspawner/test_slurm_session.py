@@ -54,7 +54,7 @@ class Cluster:
         self._answer()
         return {i: JobReading(i, state, "nid1") for i, state in self.states.items()}
 
-    async def marked(self, prefix: str) -> dict[str, JobReading]:
+    async def marked(self, prefix: str, besides: Collection[str] = ()) -> dict[str, JobReading]:
         self._answer()
         return {m: JobReading(i, self.states[i], "nid1") for m, i in self.marks.items() if m.startswith(prefix)}
 

@@ -52,8 +52,8 @@ class Slurm:
 
     async def strays(self, hub: str, known: Collection[str]) -> list[str]:
         ended = []
-        for mark, job in (await self.client.marked(hub + "-")).items():
-            if mark not in known and not job.ended:
+        for job in (await self.client.marked(hub + "-", besides=known)).values():
+            if not job.ended:
                 await self.client.cancel(job.job_id, job.user)
                 ended.append(f"job {job.job_id} of {job.user}")
         return ended

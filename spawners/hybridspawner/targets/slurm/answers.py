@@ -23,9 +23,16 @@ NO_ANSWER = (
     "slurm temporarily unable to accept job",
     "unable to contact slurmdbd",
 )
+NOT_CONNECTED = ("unable to contact slurm controller (connect failure)",)
+"""Of NO_ANSWER, what also means that nothing was handed over (SLURMCTLD_COMMUNICATIONS_CONNECTION_ERROR)."""
 UNKNOWN_JOB = ("invalid job id", "job not found")
 ENDED_JOB = ("job/step already completing or completed",)
-NO_ACCOUNTING = ("accounting storage is disabled", "sacct cannot be run", "slurmdbd is not being used")
+NO_ACCOUNTING = (
+    "accounting storage is disabled",
+    "sacct cannot be run",
+    "slurmdbd is not being used",
+    "supported accounting_storage",
+)
 
 
 def says(error: object, phrases: Iterable[str]) -> bool:

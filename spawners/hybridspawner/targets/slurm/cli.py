@@ -12,7 +12,7 @@ import os
 import pwd
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Container
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -20,12 +20,13 @@ from typing import Any, Literal
 
 from ...capacity import Access, NodeCapacity
 from . import access, parse
-from .answers import ENDED_JOB, NO_ACCOUNTING, NO_ANSWER, UNKNOWN_JOB, says
+from .answers import ENDED_JOB, NO_ACCOUNTING, NO_ANSWER, NOT_CONNECTED, UNKNOWN_JOB, says
 from .client import (
     JobReading,
     OnCall,
     SlurmError,
     SlurmUnavailable,
+    SlurmUnreachable,
     Submission,
     SubmitRefused,
     account,
@@ -94,10 +95,12 @@ class CommandLine:
         argv = ["squeue", "--noheader", "--all", "--states=all", f"--format={parse.SQUEUE_FORMAT}"]
         return parse.squeue(await self._as_hub("queue", argv))
 
-    async def marked(self, prefix: str) -> dict[str, JobReading]:
+    async def marked(self, prefix: str, besides: Container[str] = ()) -> dict[str, JobReading]:
         argv = ["squeue", "--noheader", "--all", "--states=all", "--format=%i|%k"]
         found = {}
         for mark, job_id in parse.marks(await self._as_hub("marked", argv), prefix).items():
+            if mark in besides:
+                continue
             # a comment with line breaks can pretend to be other jobs: each job's own record decides
             record = await self._record(job_id)
             if record is not None and record[0] == mark:
@@ -228,6 +231,8 @@ def _answered(finished: Finished) -> Finished:
     if finished.status == 0:
         return finished
     message = finished.err.strip() or f"the command ended with status {finished.status}"
+    if says(message, NOT_CONNECTED):
+        raise SlurmUnreachable(message)
     if says(message, NO_ANSWER) or finished.status in (126, 127) or finished.status < 0:
         raise SlurmUnavailable(message)
     raise SlurmError(message)

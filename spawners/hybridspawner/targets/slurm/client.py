@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -42,6 +42,10 @@ class SlurmError(Exception):
 
 class SlurmUnavailable(SlurmError):
     """The controller did not answer: nothing is known about any job."""
+
+
+class SlurmUnreachable(SlurmUnavailable):
+    """There was not even a connection: whatever was asked for has not happened."""
 
 
 class SubmitRefused(SlurmError):
@@ -138,8 +142,11 @@ class SlurmClient(Protocol):
         """Every job that the controller knows and shows us, by id, other people's and just ended ones too."""
         ...
 
-    async def marked(self, prefix: str) -> dict[str, JobReading]:
-        """Jobs that the controller knows whose mark starts with `prefix`, by mark."""
+    async def marked(self, prefix: str, besides: Container[str] = ()) -> dict[str, JobReading]:
+        """Jobs that the controller knows whose mark starts with `prefix` and is not in `besides`, by mark.
+
+        `besides` is looked at only after the jobs have been listed.
+        """
         ...
 
     async def finished(self, ids: Collection[str]) -> dict[str, JobReading]:

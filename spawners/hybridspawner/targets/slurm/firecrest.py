@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Container, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeVar
@@ -97,8 +97,9 @@ class Firecrest:
     async def queue(self) -> dict[str, JobReading]:
         return {r.job_id: r for _, r in await self._jobs("queue", everybody=True)}
 
-    async def marked(self, prefix: str) -> dict[str, JobReading]:
-        return {name: r for name, r in await self._jobs("marked", everybody=False) if name.startswith(prefix)}
+    async def marked(self, prefix: str, besides: Container[str] = ()) -> dict[str, JobReading]:
+        jobs = await self._jobs("marked", everybody=False)
+        return {name: job for name, job in jobs if name.startswith(prefix) and name not in besides}
 
     async def _jobs(self, verb: str, everybody: bool) -> list[tuple[str, JobReading]]:
         answer = await self._sure(verb, lambda c: c.job_info(self._system, allusers=everybody))

@@ -13,7 +13,7 @@ import os
 import pwd
 import stat
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Container
 from datetime import datetime
 from typing import Any, Literal, TypeVar
 
@@ -89,9 +89,9 @@ class Rest:
     async def queue(self) -> dict[str, JobReading]:
         return {job_id: reading for job_id, (_, reading) in (await self._jobs("queue")).items()}
 
-    async def marked(self, prefix: str) -> dict[str, JobReading]:
+    async def marked(self, prefix: str, besides: Container[str] = ()) -> dict[str, JobReading]:
         jobs = await self._jobs("marked")
-        return {mark: reading for mark, reading in jobs.values() if mark.startswith(prefix)}
+        return {mark: job for mark, job in jobs.values() if mark.startswith(prefix) and mark not in besides}
 
     async def _jobs(self, verb: str) -> dict[str, tuple[str, JobReading]]:
         return _read(openapi.jobs, await self._ask(verb, "GET", "slurm", "jobs"))

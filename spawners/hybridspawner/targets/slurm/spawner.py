@@ -26,7 +26,7 @@ from ...diagnose.log import hub_unreachable, without_secrets
 from ...duration import spoken_duration
 from ...events import EventLog
 from ...session import Job, State
-from .client import SlurmClient, SlurmError, SlurmUnavailable, Submission, SubmitRefused
+from .client import SlurmClient, SlurmError, SlurmUnavailable, SlurmUnreachable, Submission, SubmitRefused
 from .script import TEMPLATE, render
 from .watcher import News, SlurmWatcher
 
@@ -156,6 +156,9 @@ class SlurmSessionSpawner(SlurmSpawner):
         except SubmitRefused as error:
             self._to(State.GONE)
             raise diagnose.refused_submission(str(error)) from None
+        except SlurmUnreachable as error:
+            self._to(State.GONE)
+            raise diagnose.silent_controller(str(error)) from None
         except SlurmUnavailable as error:
             # it may have been accepted all the same: stop() looks for the mark before this is called gone
             raise diagnose.silent_controller(str(error)) from None
