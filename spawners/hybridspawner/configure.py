@@ -7,12 +7,12 @@ from typing import Any
 
 from tornado.web import StaticFileHandler
 
-from . import metrics
+from . import metrics, server_api
 from .callback import CALLBACK_PATH, CallbackHandler
 from .form import OFFERS_PATH, STATIC, STATIC_PATH
 from .form.offers import OffersHandler
 from .reconcile import watch
-from .sessions import SESSIONS_ROUTE, TARGETS_PATH, SessionHandler, TargetsHandler
+from .sessions import SESSIONS_ROUTES, TARGETS_PATH, SessionHandler, TargetsHandler
 from .site import Site
 from .spawner import HybridSpawner
 
@@ -26,7 +26,7 @@ def configure(c: Any, site: Site, state_dir: Path) -> None:
     c.JupyterHub.extra_handlers = [
         (rf"/{CALLBACK_PATH}", CallbackHandler),
         (rf"/{OFFERS_PATH}", OffersHandler),
-        (SESSIONS_ROUTE, SessionHandler),
+        *((route, SessionHandler) for route in SESSIONS_ROUTES),
         (rf"/{TARGETS_PATH}", TargetsHandler),
         (rf"/{STATIC_PATH}/(.*)", StaticFileHandler, {"path": str(STATIC)}),
     ]
@@ -34,5 +34,6 @@ def configure(c: Any, site: Site, state_dir: Path) -> None:
     # time for the answer to bad input
     c.JupyterHub.tornado_settings = {"slow_spawn_timeout": 2}
     c.JupyterHub.template_paths = [str(Path(__file__).with_name("templates"))]
+    server_api.install()
     metrics.declare(site)
     watch(Path(str(site.path)), state_dir)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from typing import Any
 
 from jupyterhub.apihandlers.base import APIHandler
@@ -22,13 +21,13 @@ from tornado import web
 from tornado.iostream import StreamClosedError
 
 from .diagnose import StartFailed
+from .server_api import end
 from .spawner import HybridSpawner, Refused
 
 SESSIONS_PATH = "api/hybridspawner/sessions"
 TARGETS_PATH = "api/hybridspawner/targets"
-SESSIONS_ROUTE = rf"/{SESSIONS_PATH}/([^/]+)(?:/([^/]*))?"
+SESSIONS_ROUTES = (rf"/{SESSIONS_PATH}/([^/]+)", rf"/{SESSIONS_PATH}/([^/]+)/([^/]*)")
 KEEPALIVE = 8.0  # seconds between two signs of life, so that proxies keep the stream open
-PATIENCE = 8.0  # seconds that DELETE waits for the end; then it answers 202
 
 
 def failed_event(failure: StartFailed | None, message: str = "") -> dict[str, Any]:
@@ -50,11 +49,11 @@ def failed_event(failure: StartFailed | None, message: str = "") -> dict[str, An
 class SessionHandler(APIHandler):
     """See the module."""
 
-    def _session(self, user_name: str, server_name: str | None) -> tuple[Any, HybridSpawner]:
+    def _session(self, user_name: str, server_name: str) -> tuple[Any, HybridSpawner]:
         user = self.find_user(user_name)
-        if user is None or (server_name or "") not in user.spawners:
+        if user is None or server_name not in user.spawners:
             raise web.HTTPError(404, "No such session")
-        spawner = user.spawners[server_name or ""]
+        spawner = user.spawners[server_name]
         if not isinstance(spawner, HybridSpawner):
             raise web.HTTPError(404, "No such session")
         return user, spawner
@@ -62,7 +61,7 @@ class SessionHandler(APIHandler):
     # --- progress ----------------------------------------------------------------------------------------------------
 
     @needs_scope("read:servers")
-    async def get(self, user_name: str, server_name: str | None = None) -> None:
+    async def get(self, user_name: str, server_name: str = "") -> None:
         user, spawner = self._session(user_name, server_name)
         self.set_header("Content-Type", "text/event-stream")
         self.set_header("Cache-Control", "no-cache")
@@ -116,21 +115,16 @@ class SessionHandler(APIHandler):
     # --- cancel, stop ------------------------------------------------------------------------------------------------
 
     @needs_scope("delete:servers")
-    async def delete(self, user_name: str, server_name: str | None = None) -> None:
+    async def delete(self, user_name: str, server_name: str = "") -> None:
         user, spawner = self._session(user_name, server_name)
-        deadline = time.monotonic() + PATIENCE
-        if (start := spawner._spawn_future) is not None and spawner.pending == "spawn":
-            start.cancel()
-        while spawner.pending in ("spawn", "check") and time.monotonic() < deadline:
-            await asyncio.sleep(0.1)
-        if spawner.pending is None and spawner.server is not None:
+        if await end(self, user, spawner.name) and spawner.ready:
             await self.stop_single_user(user, spawner.name)
         self.set_status(202 if spawner.pending else 204)
 
     # --- move --------------------------------------------------------------------------------------------------------
 
     @needs_scope("servers")
-    async def post(self, user_name: str, server_name: str | None = None) -> None:
+    async def post(self, user_name: str, server_name: str = "") -> None:
         _, spawner = self._session(user_name, server_name)
         body = self.get_json_body()
         target = body.get("target") if isinstance(body, dict) and set(body) == {"target"} else None

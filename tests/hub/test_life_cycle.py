@@ -5,6 +5,7 @@ import signal
 import sqlite3
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,21 @@ def test_a_target_chosen_by_name_is_not_left_by_itself(run: Any, slurm_cluster: 
     assert any(event.get("offer") for event in stream(user))
     assert len(waiting(slurm_cluster)) == 1
     user.stop()
+    assert jobs(slurm_cluster) == []
+
+
+def test_a_start_that_is_cancelled_while_its_request_is_open_is_no_fault(
+    run: Any, slurm_cluster: SlurmCluster, tmp_path: Path
+) -> None:
+    user = run(held_site(tmp_path)).login("hoare")
+    with ThreadPoolExecutor() as pool:
+        for _ in range(3):
+            asking = pool.submit(user.post, {"profile": "cpu-1", "target": "slurm"})
+            assert wait_for(lambda: (user.model() or {}).get("pending") == "spawn", 20, 0.02)
+            cancels = [pool.submit(user.api.delete, f"/hub/api/users/{user.name}/server") for _ in range(3)]
+            assert asking.result().status_code in (202, 409)
+            assert {cancel.result().status_code for cancel in cancels} <= {202, 204}
+            assert wait_for(lambda: user.model() is None, 30, 0.1)
     assert jobs(slurm_cluster) == []
 
 
