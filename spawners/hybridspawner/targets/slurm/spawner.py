@@ -308,6 +308,11 @@ class SlurmSessionSpawner(SlurmSpawner):
     async def _diagnosis(self, news: News) -> StartFailed:
         assert self.job is not None
         seen, log = news.reading, await self.log_tail()
+        if seen.exit_code is None:  # the queue does not tell it, and only a failure needs it
+            try:
+                seen = (await self.client.finished([seen.job_id])).get(seen.job_id, seen)
+            except SlurmError as error:
+                self.log.warning("Cannot read the record of job %s: %s", seen.job_id, error)
         where = {"host": self.job.host, "runtime": self.req_runtime, "log_path": self.job.log}
         return diagnose.ended_job(seen.state, seen.reason, seen.exit_code, log, **where)
 

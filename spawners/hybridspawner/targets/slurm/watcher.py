@@ -134,15 +134,15 @@ class SlurmWatcher:
         if not wanted:
             return
         queue = await self._client.queue()
-        # whoever is gone from the queue: the record tells how it ended, and has the last word on whether it did
-        left = [job_id for job_id in wanted if job_id not in queue or queue[job_id].ended]
+        # who has left the queue without a word: accounting tells how it ended, and has the last word on whether it did
+        left = [job_id for job_id in wanted if job_id not in queue]
         records = await self._client.finished(left) if left else {}
         now = time.monotonic()
         for job_id in wanted:
-            reading, record = queue.get(job_id), records.get(job_id)
-            ended = job_id in left and (record is None or record.ended)
+            reading = queue.get(job_id) or records.get(job_id)
+            ended = reading is None or reading.ended
             if job_id in self._news:  # not forgotten meanwhile
-                self._news[job_id] = News(record or reading or JobReading(job_id, "GONE"), ended, now)
+                self._news[job_id] = News(reading or JobReading(job_id, "GONE"), ended, now)
         self._queue = queue
 
     def _announce(self) -> None:
