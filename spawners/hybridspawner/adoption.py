@@ -34,6 +34,8 @@ async def adopt(spawner: HybridSpawner, child: SessionSpawner) -> str | None:
     spawner._spawn_future, spawner._spawn_pending, spawner._check_pending = shown, True, False
     try:
         url = await finding
+        if url is None and await spawner.poll() is not None:
+            spawner.http_timeout = GIVEN_UP  # there is none; JupyterHub need not look for long
         spawner._check_pending = True
         settling = asyncio.ensure_future(_settle(spawner, shown))
         settling.add_done_callback(lambda task: task.cancelled() or task.exception())

@@ -81,6 +81,7 @@ class HybridSpawner(Spawner):
         self._children_state: dict[str, dict[str, Any]] = {}
         self._token_id: int | None = None
         self._ended = True  # whether the end of the last session is proved
+        self._stopping = False  # whether its end is wanted
         self._served = False  # whether it was usable once, so that its end is no failure of a start
         self._leftovers = Leftovers(self._build_child, self._commit_leftovers)
         super().__init__(**kwargs)
@@ -136,6 +137,8 @@ class HybridSpawner(Spawner):
             state.update(version=STATE_VERSION, target=self._target, children=children)
         if self._token_id is not None:
             state["token_id"] = self._token_id
+        if self._stopping:
+            state["stopping"] = True
         if self.last_end is not None:
             state.update(version=STATE_VERSION, last_end=self.last_end)
         if self._leftovers:
@@ -152,6 +155,9 @@ class HybridSpawner(Spawner):
         self.last_end = state.get("last_end") if isinstance(state.get("last_end"), dict) else None
         self._ended, self._served = not self._target, bool(self._target)
         self._leftovers.load(state.get("leftovers", []))
+        if self._target and state.get("stopping"):  # the hub was killed while it stopped this session
+            self._leftovers.add(self._target, self._children_state.get(self._target, {}))
+            self._target, self._ended = "", True
         self._leftovers.reap_soon()
 
     def clear_state(self) -> None:
@@ -173,7 +179,7 @@ class HybridSpawner(Spawner):
             child.on_change = lambda: None  # what it still hears of is no longer this session's state
             child.clear_state()
             self._children_state[self._target] = child.get_state()
-        self._child, self._target, self._ended = None, "", True
+        self._child, self._target, self._ended, self._stopping = None, "", True, False
 
     def _commit(self) -> None:
         """Write the state to the database now: a hub that is killed in the next instant finds its session again."""
@@ -307,6 +313,8 @@ class HybridSpawner(Spawner):
         child = self._existing_child()
         if child is None:
             return
+        self._stopping = True
+        self._commit()  # a hub that is killed now goes on with it
         began, proved = time.monotonic(), False
         try:
             proved = await child.stop_session(now)

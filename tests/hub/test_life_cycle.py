@@ -160,6 +160,25 @@ def test_a_session_on_record_that_the_hub_does_not_count_as_running_is_ended(
     assert wait_for(lambda: not jobs(slurm_cluster), 60, 0.2), hub.log[-3000:]
 
 
+def test_a_stop_that_the_hub_did_not_live_to_finish_is_finished_by_the_next(
+    run: Any, slurm_cluster: SlurmCluster, tmp_path: Path
+) -> None:
+    hub = run(slurm_site(tmp_path))
+    user = hub.login("kay")
+    user.start({"profile": "cpu-1", "target": "slurm"})
+    slurm_cluster.stop_controller()
+    try:
+        answer = user.api.delete(f"/hub/api/users/{user.name}/server")  # cannot be proved while nobody answers
+        assert answer.status_code == 202
+        hub.stop(signal.SIGKILL)
+    finally:
+        slurm_cluster.start_controller()
+    assert len(jobs(slurm_cluster)) == 1
+    hub.start()
+    assert wait_for(lambda: not jobs(slurm_cluster), 60, 0.2), hub.log[-3000:]
+    assert wait_for(lambda: user.model() is None, 60, 0.2)
+
+
 def test_the_token_of_a_session_that_died_while_the_hub_was_down_is_revoked(
     run: Any, slurm_cluster: SlurmCluster, tmp_path: Path
 ) -> None:

@@ -369,6 +369,7 @@ class SlurmSessionSpawner(SlurmSpawner):
         while not self.job.job_id and not await self._recover():
             if self.job.state is State.GONE:
                 return None
+            self._say("Looking for the job that was being submitted when the hub was restarted", 5)
             await asyncio.sleep(1)
         await self._until_running()
         if not self.job.port:
