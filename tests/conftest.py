@@ -13,6 +13,7 @@ __all__ = ["hub", "kubernetes_cluster", "slurm_cluster"]
 WAITING = ("tests/clusters", "tests/hub", "tests/browser", "tests/images", "tests/hybridspawner/test_slurm_clients.py")
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the marks in the same hook
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         stream = "waiting" if item.nodeid.startswith(WAITING) else "computing"
