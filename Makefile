@@ -9,7 +9,7 @@ run: .venv/run-ready  ## the hub on 127.0.0.1:8000 (OBERALP_SITE and OBERALP_POR
 	@$(PY) -m jupyterhub -f jupyterhub_config.py
 
 test: .venv/test-ready  ## every test that this machine can run; lists what it cannot, and what would enable it
-	$(PY) -m pytest -n 2 --dist loadgroup
+	$(PY) -m tests
 
 lint: .venv/test-ready  ## ruff and mypy
 	$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
