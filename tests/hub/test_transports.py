@@ -12,9 +12,9 @@ import pytest
 
 from hybridspawner.targets.slurm.cli import LAUNCHER
 from tests.clusters.firecrest import SYSTEM, FirecrestServer
+from tests.clusters.fixtures import private_cluster
 from tests.clusters.oidc import OidcProvider
-from tests.clusters.requirement import unavailable
-from tests.clusters.slurm import SlurmCluster
+from tests.clusters.slurm import SlurmCluster, SlurmSpec
 from tests.clusters.slurm.processes import wait_for
 from tests.clusters.sshd import LoginNode
 from tests.hub.process import Hub
@@ -47,19 +47,22 @@ def transport(kind: str, stack: ExitStack, directory: Path, cluster: SlurmCluste
     }
 
 
+@pytest.fixture(scope="module")
+def rest_cluster() -> Iterator[SlurmCluster]:
+    with private_cluster(SlurmSpec(nodes=1, rest=True)) as cluster:
+        yield cluster
+
+
 @pytest.fixture(params=["ssh", "rest", "firecrest"])
-def remote_hub(request: pytest.FixtureRequest, slurm_cluster: SlurmCluster) -> Iterator[Hub]:
+def remote_hub(request: pytest.FixtureRequest, rest_cluster: SlurmCluster) -> Iterator[Hub]:
     """A hub without any of Slurm's commands on its PATH."""
-    if request.param != "ssh" and not slurm_cluster.spec.rest:
-        remedy = 'eval "$(python -m tests.clusters.slurm up --rest)"'
-        unavailable("slurm", "the cluster has no accounting and no REST API", remedy)
     with ExitStack() as stack:
         directory = Path(tempfile.mkdtemp(prefix="oberalp-transport-"))
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
         site = clusters_site(slurm=True)
         (target,) = (t for t in site["targets"] if t["name"] == "slurm")
         target["home"] = str(directory / "{username}")
-        target["transport"] = transport(request.param, stack, directory, slurm_cluster)
+        target["transport"] = transport(request.param, stack, directory, rest_cluster)
         target["bin"] = None
         (directory / "curie").mkdir()
         hub = Hub(site, directory / "hub", {"SLURM_CONF": "/nowhere"})
@@ -67,12 +70,12 @@ def remote_hub(request: pytest.FixtureRequest, slurm_cluster: SlurmCluster) -> I
         yield hub.start()
 
 
-def test_a_session_on_a_cluster_that_is_elsewhere(remote_hub: Hub, slurm_cluster: SlurmCluster) -> None:
+def test_a_session_on_a_cluster_that_is_elsewhere(remote_hub: Hub, rest_cluster: SlurmCluster) -> None:
     user = remote_hub.login("curie")
     user.start({"profile": "gpu-1", "target": "slurm"})
     seen = json.loads(user.run_cell(CELL))
     assert seen["CUDA_VISIBLE_DEVICES"] in {"0", "1", "2", "3"}
     user.stop()
     job = seen["SLURM_JOB_ID"]
-    assert wait_for(lambda: slurm_cluster.job_state(job) not in ("PENDING", "RUNNING", "COMPLETING"), 20)
+    assert wait_for(lambda: rest_cluster.job_state(job) not in ("PENDING", "RUNNING", "COMPLETING"), 20)
     assert user.token not in remote_hub.log

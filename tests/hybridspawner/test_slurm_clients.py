@@ -373,7 +373,7 @@ async def test_a_silent_controller_tells_nothing(there: Connection, mark: str, s
         answers = await asyncio.gather(*questions.values(), return_exceptions=True)
     finally:
         site.cluster.start_controller()
-    assert {n: type(a) for n, a in zip(questions, answers, strict=True)} == dict.fromkeys(questions, SlurmUnavailable)
+    assert all(isinstance(answer, SlurmUnavailable) for answer in answers), dict(zip(questions, answers, strict=True))
     assert {verb for verb, _, answered in there.calls if not answered} >= {"queue", "submit", "cancel"}
     assert not (await client.queue())[job_id].ended
     assert list(await client.marked(mark)) == [mark]
