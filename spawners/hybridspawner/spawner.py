@@ -39,6 +39,7 @@ from .request import InvalidRequest, SpawnRequest, normalise_form, validate
 from .session import State, mark_of, new_mark
 from .start import Start
 from .targets.base import CUSTOMISED, HANDED_OVER, Launch, SessionSpawner
+from .turnstile import TakesTurns
 
 STATE_VERSION = 1
 
@@ -223,6 +224,8 @@ class HybridSpawner(Spawner):
 
     async def start(self) -> str:
         assert self._request is not None  # apply_user_options has run
+        if isinstance(self.handler, TakesTurns):
+            self.handler.taken_over()
         request, began = self._request, time.monotonic()
         self.failure, self.last_end, self._served = None, None, False
         self.events = events = EventLog()
