@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,14 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--patience", type=float, default=60, help="seconds to wait for the message")
 
 
-def _variable(pid: int, name: str) -> str:
-    entries = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    return next(e.partition(b"=")[2].decode() for e in entries if e.startswith(name.encode() + b"="))
+def _variable(pids: Iterable[int], name: str) -> str:
+    """The first value of an environment variable; a process that has just begun may show none yet."""
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            for entry in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                if entry.startswith(name.encode() + b"="):
+                    return entry.partition(b"=")[2].decode()
+    raise LookupError(f"no process of the session has {name}")
 
 
 def end(here: Stage, how: str, server: str) -> None:
@@ -48,13 +54,13 @@ def end(here: Stage, how: str, server: str) -> None:
     if how == "kill":
         assert kill_server(server), f"{server} has no process"
         return
-    (pid, *_) = server_processes(server)
+    pids = server_processes(server)
     if how == "scancel":
         assert here.slurm is not None
-        here.slurm.run("scancel", _variable(pid, "SLURM_JOB_ID"))
+        here.slurm.run("scancel", _variable(pids, "SLURM_JOB_ID"))
     else:
         assert here.kubernetes is not None
-        pod = f"/api/v1/namespaces/{here.namespace}/pods/{_variable(pid, 'HOSTNAME')}"
+        pod = f"/api/v1/namespaces/{here.namespace}/pods/{_variable(pids, 'HOSTNAME')}"
         here.kubernetes.request("DELETE", pod, params={"gracePeriodSeconds": "1"})
 
 

@@ -58,14 +58,19 @@ def forget_rpcs(slurm: SlurmCluster) -> None:
     slurm.run("sdiag", "--reset")
 
 
+IN_A_SESSION = (b"SLURM_JOB_ID=", b"KUBERNETES_SERVICE_HOST=")
+
+
 def server_processes(server: str) -> list[int]:
-    """Processes on this machine whose environment says that they belong to the named server (jobs and pods alike)."""
+    """Processes of jobs and pods on this machine whose environment says that they belong to the named server."""
     mark = f"JUPYTERHUB_SERVER_NAME={server}".encode()
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                if mark in (entry / "environ").read_bytes().split(b"\0"):
+                environment = (entry / "environ").read_bytes().split(b"\0")
+                # the command that submits a job has the mark as well
+                if mark in environment and any(variable.startswith(IN_A_SESSION) for variable in environment):
                     found.append(int(entry.name))
             except OSError:
                 continue  # ended meanwhile
