@@ -224,7 +224,7 @@ def _kubespawner_traits(kubernetes: KubernetesCluster, setting: Setting, namespa
     )
 
 
-_SCOPES = ["admin:users", "admin:servers", "admin:server_state", "access:servers", "read:hub", "read:metrics"]
+_SCOPES = ["admin:users", "tokens", "admin:servers", "admin:server_state", "access:servers", "read:hub", "read:metrics"]
 _FRAME = """
 c = get_config()
 HUB_PORT = {hub_port}
