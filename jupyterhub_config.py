@@ -11,7 +11,7 @@ import secrets
 import sys
 from pathlib import Path
 
-from hybridspawner import SiteError, configure, load_site
+from hybridspawner import SiteError, configure, database, load_site
 from hybridspawner import proxy as node_proxy
 
 c = get_config()  # noqa: F821  JupyterHub provides it
@@ -44,6 +44,7 @@ c.ConfigurableHTTPProxy.pid_file = str(STATE / "proxy.pid")
 
 # --- state: all of it below one directory ----------------------------------------------------------------------------
 c.JupyterHub.db_url = f"sqlite:///{STATE / 'jupyterhub.sqlite'}"
+database.write_ahead()  # a class that starts at once does not wait for the disk; the directory must not be on NFS
 c.JupyterHub.cookie_secret_file = str(STATE / "cookie_secret")
 # A hub that stops leaves sessions running and finds them again: a restart must not cost anybody an allocation. On a
 # laptop there is none to lose, and Ctrl-C should leave nothing behind.

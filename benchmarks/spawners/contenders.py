@@ -227,6 +227,8 @@ def _kubespawner_traits(kubernetes: KubernetesCluster, setting: Setting, namespa
 _SCOPES = ["admin:users", "tokens", "admin:servers", "admin:server_state", "access:servers", "read:hub", "read:metrics"]
 _FRAME = """
 c = get_config()
+from hybridspawner import database  # for all contenders alike: else every hub mostly waits for SQLite
+database.write_ahead()
 HUB_PORT = {hub_port}
 c.JupyterHub.hub_ip = "127.0.0.1"
 {contender}
