@@ -25,6 +25,7 @@ from .request import AUTO, SpawnRequest, account_of, candidates, partition_of
 from .session import new_hub_name
 from .site import LocalTarget, Site, SlurmTarget, load_site
 from .targets.base import Launch, Target
+from .turnstile import Turnstile
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ class Deployment:
                 from .targets.kubernetes import Kubernetes
 
                 self.targets[spec.name] = Kubernetes(spec)
+        self.turnstile = Turnstile()
         self.gates = {spec.name: asyncio.Semaphore(spec.starts_at_a_time) for spec in site.targets}
         self.pending = Counter[str]()
         """Sessions that wait or start, by target."""

@@ -1,17 +1,14 @@
-"""JupyterHub's own handlers of starting and stopping: starts take turns, and three faults become answers.
+"""JupyterHub's own handlers of starting and stopping, without the faults they answer in three cases.
 
-Starts take turns until the spawner has taken over (turnstile.py). JupyterHub 6.1 answers 500 to a request to start that
-is still open when the start is cancelled, to a cancel that takes longer than a second to take effect, and to a second
-cancel while the first one is at work. These handlers take the place of the originals, do what they do, and answer 409
-to the first and 202 to the others (docs/decisions/0010).
+JupyterHub 6.1 answers 500 to a request to start that is still open when the start is cancelled, to a cancel that takes
+longer than a second to take effect, and to a second cancel while the first one is at work. These handlers take the
+place of the originals, do what they do, and answer 409 to the first and 202 to the others (docs/decisions/0010).
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable
-from functools import partial
 from typing import Any
 
 from jupyterhub import apihandlers, handlers
@@ -20,17 +17,15 @@ from jupyterhub.handlers.pages import SpawnHandler
 from jupyterhub.scopes import needs_scope
 from tornado import web
 
-from .turnstile import TakesTurns
-
 PATIENCE = 8.0  # seconds that a cancel waits for its effect before it answers 202
 
 
-class ServerHandler(TakesTurns, UserServerAPIHandler):
+class ServerHandler(UserServerAPIHandler):
     """`/hub/api/users/NAME/server[s/SERVER]`."""
 
     async def post(self, user_name: str, server_name: str = "") -> None:
         try:
-            await self.in_turn(partial(super().post, user_name, server_name))
+            await super().post(user_name, server_name)
         except asyncio.CancelledError:
             _raise_if_ours()
             raise web.HTTPError(409, "The start was cancelled.") from None
@@ -45,17 +40,16 @@ class ServerHandler(TakesTurns, UserServerAPIHandler):
         await super().delete(user_name, server_name)
 
 
-class SpawnPage(TakesTurns, SpawnHandler):
+class SpawnPage(SpawnHandler):
     """`/hub/spawn[/NAME[/SERVER]]`: a start that is cancelled from elsewhere leads home instead of to a fault."""
 
     async def get(self, *path: Any, **names: Any) -> None:
-        answer = partial(super().get, *path, **names)  # which starts a session if options are in the address
-        await self._unless_cancelled(self.in_turn(answer) if self.request.query_arguments else answer())
+        await self._unless_cancelled(super().get(*path, **names))
 
     async def post(self, *path: Any, **names: Any) -> None:
-        await self._unless_cancelled(self.in_turn(partial(super().post, *path, **names)))
+        await self._unless_cancelled(super().post(*path, **names))
 
-    async def _unless_cancelled(self, answering: Awaitable[None]) -> None:
+    async def _unless_cancelled(self, answering: Any) -> None:
         try:
             await answering
         except asyncio.CancelledError:

@@ -22,7 +22,7 @@ from typing import Any, cast
 
 from jupyterhub import orm
 from jupyterhub.spawner import Spawner, SpawnException
-from jupyterhub.utils import url_path_join
+from jupyterhub.utils import maybe_future, url_path_join
 from sqlalchemy import inspect
 from traitlets import Float, Unicode
 
@@ -39,7 +39,7 @@ from .request import InvalidRequest, SpawnRequest, normalise_form, validate
 from .session import State, mark_of, new_mark
 from .start import Start
 from .targets.base import CUSTOMISED, HANDED_OVER, Launch, SessionSpawner
-from .turnstile import TakesTurns
+from .turnstile import Turn
 
 STATE_VERSION = 1
 
@@ -77,6 +77,7 @@ class HybridSpawner(Spawner):
     """Why the last session ended by itself: what, why, remedy, evidence, at (seconds since 1970)."""
     _child: SessionSpawner | None = None
     _target = ""
+    _turn: Turn | None = None
 
     def __init__(self, **kwargs: Any) -> None:
         self._children_state: dict[str, dict[str, Any]] = {}
@@ -90,6 +91,8 @@ class HybridSpawner(Spawner):
         self._as_configured = copy.deepcopy({name: getattr(self, name) for name in CUSTOMISED})
         self.options_form = render_form
         self.options_from_form = normalise_form
+        self._token_scopes: Any = getattr(self, "server_token_scopes")  # noqa: B009
+        self.server_token_scopes = self._scopes_in_turn
         if cast(Any, self).apply_user_options is None:  # a site's own hook may call apply_request itself
             self.apply_user_options = HybridSpawner.apply_request
         metrics.track(self)
@@ -116,7 +119,7 @@ class HybridSpawner(Spawner):
         except InvalidRequest as error:
             spawner.orm_spawner.user_options = None  # else a start without options would repeat the mistake
             raise Refused(str(error), reason="invalid_options", status_code=400) from None
-        spawner._request, spawner.events = request, None
+        spawner._request = request
         spawner._allow_time([target.name for target in spawner.deployment.site.targets])
 
     _request: SpawnRequest | None = None
@@ -222,13 +225,26 @@ class HybridSpawner(Spawner):
 
     # --- JupyterHub's contract ---------------------------------------------------------------------------------------
 
-    async def start(self) -> str:
-        assert self._request is not None  # apply_user_options has run
-        if isinstance(self.handler, TakesTurns):
-            self.handler.taken_over()
-        request, began = self._request, time.monotonic()
+    async def _scopes_in_turn(self, _: Spawner) -> Any:
+        """The configured scopes of the server's token, once it is this start's turn.
+
+        JupyterHub asks for them first, before it writes anything but the server's name: a start that waits here can be
+        followed and cancelled.
+        """
         self.failure, self.last_end, self._served = None, None, False
         self.events = events = EventLog()
+        if self._spawn_future is not None:  # it may end before start() begins: cancelled, or refused by a hook
+            self._spawn_future.add_done_callback(lambda _: events.close())
+        events.append("Waiting for the starts before this one", 1)
+        self._turn = await self.deployment.turnstile.turn()
+        scopes: Any = self._token_scopes
+        return await maybe_future(scopes(self)) if callable(scopes) else scopes
+
+    async def start(self) -> str:
+        assert self._request is not None and self.events is not None  # the hooks of JupyterHub have run
+        if self._turn is not None:
+            self._turn.over()
+        request, events, began = self._request, self.events, time.monotonic()
         self.starting = Start(self, request, events)
         outcome, reason = Outcome.FAILED, "fault"
         try:

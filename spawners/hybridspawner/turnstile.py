@@ -2,20 +2,20 @@
 
 For each start JupyterHub writes its tables half a dozen times in one go of the event loop: about 50 ms in which it
 answers nothing else. A hundred of them at the same time would keep every other request waiting for seconds. Here each
-waits for its turn, and between two turns is a pause for all others (benchmarks/start_overhead.py).
+waits for its turn, on record and ready to be cancelled, and between two turns is a pause for all others
+(benchmarks/start_overhead.py).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 
 PAUSE = 0.02  # seconds between two turns, for everything else that the hub does
 LONGEST = 1.0  # seconds after which the next one goes through whatever this one does
 
 
 class Turn:
-    """One request's turn: `over` ends it, as often as it is called."""
+    """One start's turn: `over` ends it, as often as it is called; it ends by itself after LONGEST."""
 
     def __init__(self, lock: asyncio.Lock) -> None:
         self._lock, self._over = lock, False
@@ -25,29 +25,16 @@ class Turn:
         if not self._over:
             self._over = True
             self._timer.cancel()
-            self._leaving = asyncio.ensure_future(self._leave())
-
-    async def _leave(self) -> None:
-        try:
-            await asyncio.sleep(PAUSE)
-        finally:
-            self._lock.release()
+            asyncio.get_running_loop().call_later(PAUSE, self._lock.release)
 
 
-class TakesTurns:
-    """A handler that starts sessions, first come, first served. The spawner that takes over calls `taken_over`."""
+class Turnstile:
+    """First come, first served."""
 
-    _lock = asyncio.Lock()  # of the hub
-    _turn: Turn | None = None
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
 
-    async def in_turn(self, answer: Callable[[], Awaitable[None]]) -> None:
+    async def turn(self) -> Turn:
+        """Wait for the turns of those who came before. Who is cancelled while waiting takes none."""
         await self._lock.acquire()
-        self._turn = Turn(self._lock)
-        try:
-            await answer()
-        finally:
-            self._turn.over()
-
-    def taken_over(self) -> None:
-        if self._turn is not None:
-            self._turn.over()
+        return Turn(self._lock)
