@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from html import escape
 from pathlib import Path
 from typing import Any, cast
@@ -225,17 +225,22 @@ class HybridSpawner(Spawner):
 
     # --- JupyterHub's contract ---------------------------------------------------------------------------------------
 
-    async def _scopes_in_turn(self, _: Spawner) -> Any:
+    def _scopes_in_turn(self, _: Spawner) -> Awaitable[Any]:
         """The configured scopes of the server's token, once it is this start's turn.
 
         JupyterHub asks for them first, before it writes anything but the server's name: a start that waits here can be
         followed and cancelled.
         """
+        # not in the coroutine, which begins later: what is not committed by then, another request's end rolls back
+        inspect(self.orm_spawner).session.commit()
         self.failure, self.last_end, self._served = None, None, False
         self.events = events = EventLog()
         if self._spawn_future is not None:  # it may end before start() begins: cancelled, or refused by a hook
             self._spawn_future.add_done_callback(lambda _: events.close())
         events.append("Waiting for the starts before this one", 1)
+        return self._turn_and_scopes()
+
+    async def _turn_and_scopes(self) -> Any:
         self._turn = await self.deployment.turnstile.turn()
         scopes: Any = self._token_scopes
         return await maybe_future(scopes(self)) if callable(scopes) else scopes
