@@ -3,6 +3,7 @@
 import json
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,38 @@ def test_cancelling_a_queued_start_takes_the_job_back(hub: Hub, slurm_cluster: S
         assert wait_for(lambda: waiting(slurm_cluster), 20, 0.1)
         user.stop()
         assert waiting(slurm_cluster) == []
+
+
+@pytest.mark.slurm
+def test_a_class_that_starts_at_once_is_all_on_record(hub: Hub, slurm_cluster: SlurmCluster, full: None) -> None:
+    user, before = hub.login("curie"), len(hub.log)
+    seats = [f"seat{number}" for number in range(16)]
+    with ThreadPoolExecutor(len(seats)) as pool:
+        answers = pool.map(lambda seat: user.post({"profile": "gpu-1", "target": "slurm"}, seat).status_code, seats)
+        assert set(answers) == {202}
+        assert wait_for(lambda: len(waiting(slurm_cluster)) == len(seats), 60, 0.2)
+        assert all((user.model(seat) or {}).get("pending") == "spawn" for seat in seats)
+        list(pool.map(user.stop, seats))
+    assert waiting(slurm_cluster) == []
+    assert "Rolling back" not in hub.log[before:]  # what waits its turn has nothing that another request could undo
+
+
+@pytest.mark.slurm
+def test_a_start_that_waits_its_turn_can_be_cancelled(hub: Hub, slurm_cluster: SlurmCluster, full: None) -> None:
+    user = hub.login("curie")
+    seats = [f"gone{number}" for number in range(16)]
+
+    def in_and_out(seat: str) -> int:
+        with ThreadPoolExecutor(1) as asking:
+            answer = asking.submit(user.post, {"profile": "gpu-1", "target": "slurm"}, seat)
+            assert wait_for(lambda: user.model(seat) is not None, 20, 0.02)
+            user.stop(seat)
+            return answer.result().status_code
+
+    with ThreadPoolExecutor(len(seats)) as pool:
+        assert set(pool.map(in_and_out, seats)) <= {202, 409}
+    assert waiting(slurm_cluster) == []
+    assert not any(user.model(seat) for seat in seats)
 
 
 @pytest.mark.slurm
