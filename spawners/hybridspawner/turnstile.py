@@ -13,7 +13,7 @@ import time
 
 PAUSE = 0.02  # seconds between two turns, for everything else that the hub does
 AT_REST = 0.02  # seconds by which a timer of the loop may be late; if it is later there is more to do first
-PATIENCE = 0.2  # seconds after which the next one goes through though the loop is not at rest
+PATIENCE = 0.3  # seconds after which the next one goes through though the loop is not at rest
 LONGEST = 1.0  # seconds after which the next one goes through whatever this one does
 
 
