@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from jupyterhub.app import JupyterHub
+
 from .diagnose import StartFailed
 from .events import EventLog
 from .start import until_answering
@@ -32,6 +34,7 @@ async def adopt(spawner: HybridSpawner, child: SessionSpawner) -> str | None:
     finding = asyncio.ensure_future(_find(spawner, child))
     shown.add_done_callback(lambda end: finding.cancel() if end.cancelled() else None)
     spawner._spawn_future, spawner._spawn_pending, spawner._check_pending = shown, True, False
+    settling: asyncio.Future[None] | None = None
     try:
         url = await finding
         if url is None and await spawner.poll() is not None:
@@ -51,7 +54,8 @@ async def adopt(spawner: HybridSpawner, child: SessionSpawner) -> str | None:
         spawner.failed_to_start(failure, shown)
         raise
     finally:
-        spawner._spawn_pending = False
+        if settling is None:
+            spawner._spawn_pending = False
         if spawner.events is not None:
             spawner.events.close()
 
@@ -65,9 +69,19 @@ async def _find(spawner: HybridSpawner, child: SessionSpawner) -> str | None:
 
 
 async def _settle(spawner: HybridSpawner, shown: asyncio.Future[None]) -> None:
-    """End the start that JupyterHub sees when its own check of the address is over."""
-    while spawner._check_pending:
-        await asyncio.sleep(0.1)
+    """End the start that JupyterHub sees when its own check of the address is over, and the proxy knows the address.
+
+    JupyterHub tells its proxy only once all sessions of before have been found, which a queued one delays for hours.
+    """
+    try:
+        while spawner._check_pending:
+            await asyncio.sleep(0.1)
+        if spawner.server is not None and JupyterHub.initialized():
+            await JupyterHub.instance().proxy.add_user(spawner.user, spawner.name)
+    except Exception as error:  # the proxy may be away; JupyterHub looks at all routes every five minutes
+        spawner.log.warning("Cannot route to %s yet: %s", spawner._log_name, error)
+    finally:
+        spawner._spawn_pending = False
     if not shown.done():
         shown.set_result(None)
     if spawner._spawn_future is shown:

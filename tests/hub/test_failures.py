@@ -116,25 +116,30 @@ def test_a_hub_that_ends_finds_its_queued_and_running_sessions_again(
 ) -> None:
     hub = Hub(slurm_site(tmp_path), tmp_path / "hub", dict(slurm_cluster.env)).start()
     try:
-        running, queued = hub.login("meitner"), hub.login("franklin")
+        running, queued, starting = (hub.login(name) for name in ("meitner", "franklin", "hopper"))
         running.start({"profile": "gpu-1", "target": "slurm"})
         argv = ["sbatch", "--parsable", "--nodes=3", "--gres=gpu:gh200:4", "--output=/dev/null", "--wrap=sleep 600"]
         filling = slurm_cluster.run(*argv).stdout.strip()
-        queued.post({"profile": "gpu-4", "target": "slurm"})
-        assert wait_for(lambda: waiting(slurm_cluster), 20, 0.1)
+        with ThreadPoolExecutor(2) as pool:  # a request to start is answered after two seconds
+            pool.submit(starting.post, {"profile": "gpu-1", "target": "slurm"})
+            assert wait_for(lambda: len(jobs(slurm_cluster)) == 3 and not waiting(slurm_cluster), 20, 0.1)
+            pool.submit(queued.post, {"profile": "gpu-4", "target": "slurm"})
+            assert wait_for(lambda: waiting(slurm_cluster), 20, 0.1)
         (pending,) = waiting(slurm_cluster)
 
         hub.stop(sig)
         assert waiting(slurm_cluster) == [pending]
         hub.start()
-        assert wait_for(lambda: (running.model() or {}).get("ready"), 30, 0.2)
-        assert json.loads(running.run_cell("print(1)")) == 1
+        for user in (running, starting):  # each can be reached as soon as it is ready, though another one is queued
+            assert wait_for(lambda user=user: (user.model() or {}).get("ready"), 60, 0.2), hub.log[-3000:]
+            assert json.loads(user.run_cell("print(1)")) == 1
+        assert waiting(slurm_cluster) == [pending]
 
         slurm_cluster.run("scancel", filling)
         assert wait_for(lambda: (queued.model() or {}).get("ready"), 60, 0.2), hub.log[-3000:]
         assert queued.run_cell("import os; print(os.environ['SLURM_JOB_ID'])").strip() == pending.split()[0]
-        running.stop()
-        queued.stop()
+        for user in (running, queued, starting):
+            user.stop()
         assert wait_for(lambda: not jobs(slurm_cluster), 30, 0.2)
     finally:
         hub.close()
