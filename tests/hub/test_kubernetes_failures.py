@@ -24,6 +24,9 @@ pytestmark = pytest.mark.kubernetes
 
 JSON_PATCH = {"Content-Type": "application/json-patch+json"}
 MERGE_PATCH = {"Content-Type": "application/merge-patch+json"}
+# Seconds from the end of a pod to its reason on the page. benchmarks/death_to_message.py holds that to three; a machine that
+# runs tests is busy, and here the bound only tells a report from a time-out.
+SOON = 30
 
 
 class Place(NamedTuple):
@@ -171,11 +174,11 @@ def test_a_server_that_ends_at_once_shows_its_log_and_its_cause(place: Place) ->
     assert "No module named jupyterhub" in told.last
 
 
-def test_the_exit_of_a_server_is_on_the_page_within_three_seconds(place: Place) -> None:
+def test_the_exit_of_a_server_is_on_the_page(place: Place) -> None:
     told = failed_start(place, "hardy", "exits", "exit code was 3")
     assert "The licence server is down" in told.last
     ended = re.search(r"ended=([\d.]+)", told.last)
-    assert ended is not None and told.at - float(ended[1]) < 30, told.at - float(ended[1] if ended else 0)
+    assert ended is not None and told.at - float(ended[1]) < SOON, told.at - float(ended[1] if ended else 0)
 
 
 def test_a_program_that_is_missing_in_the_image(place: Place) -> None:
@@ -278,7 +281,7 @@ def test_a_pod_that_someone_deletes(place: Place, far_node: str) -> None:
     ended: list[float] = []
     act = when_bound(place, lambda path: place.cluster.request("DELETE", path), ended)
     told = failed_start(place, "jacobi", "far", "deleted or evicted by someone else", act)
-    assert told.at - ended[0] < 30 and "Start again" in told.last
+    assert told.at - ended[0] < SOON and "Start again" in told.last
 
 
 def test_a_pod_that_is_evicted_through_the_api(place: Place) -> None:
@@ -286,7 +289,7 @@ def test_a_pod_that_is_evicted_through_the_api(place: Place) -> None:
     told = failed_start(
         place, "abel", "silent", "deleted or evicted by someone else", when_running(place, evict(place), ended)
     )
-    assert told.at - ended[0] < 30, told.at - ended[0]
+    assert told.at - ended[0] < SOON, told.at - ended[0]
 
 
 def test_a_pod_that_its_node_evicts(place: Place, far_node: str) -> None:
@@ -299,7 +302,7 @@ def test_a_pod_that_its_node_evicts(place: Place, far_node: str) -> None:
         ended,
     )
     told = failed_start(place, "galois", "far", "ran short of resources and evicted it", act)
-    assert told.at - ended[0] < 30 and "low on resource: memory" in told.last
+    assert told.at - ended[0] < SOON and "low on resource: memory" in told.last
 
 
 def test_a_pod_whose_node_is_taken_out_of_service(place: Place, far_node: str) -> None:
@@ -312,7 +315,7 @@ def test_a_pod_whose_node_is_taken_out_of_service(place: Place, far_node: str) -
         assert wait_for(lambda: place.pod_ends(path), 30, 0.05)
 
     told = failed_start(place, "cauchy", "far", "node was taken out of service", when_bound(place, drain, ended))
-    assert told.at - ended[0] < 30, told
+    assert told.at - ended[0] < SOON, told
 
 
 def test_a_pod_whose_node_is_lost(place: Place, far_node: str) -> None:
@@ -320,4 +323,4 @@ def test_a_pod_whose_node_is_lost(place: Place, far_node: str) -> None:
     ended: list[float] = []
     act = when_bound(place, lambda path: place.cluster.request("DELETE", f"/api/v1/nodes/{far_node}"), ended)
     told = failed_start(place, "lagrange", "far", "node is no longer part of the cluster", act)
-    assert told.at - ended[0] < 60, told.at - ended[0]
+    assert told.at - ended[0] < 2 * SOON, told.at - ended[0]
