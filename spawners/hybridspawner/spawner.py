@@ -91,7 +91,7 @@ class HybridSpawner(Spawner):
         self._as_configured = copy.deepcopy({name: getattr(self, name) for name in CUSTOMISED})
         self.options_form = render_form
         self.options_from_form = normalise_form
-        self._token_scopes: Any = getattr(self, "server_token_scopes")  # noqa: B009
+        self._token_scopes: Any = cast(Any, self).server_token_scopes
         self.server_token_scopes = self._scopes_in_turn
         if cast(Any, self).apply_user_options is None:  # a site's own hook may call apply_request itself
             self.apply_user_options = HybridSpawner.apply_request
