@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -180,6 +181,10 @@ def _fits(node: NodeCapacity, need: Resources, *, free: bool) -> bool:
     return cpus >= need.cpus and memory >= need.memory_gb and _count(gpus, need.gpu_type) >= need.gpus
 
 
+SHOWS_AFTER = 1.0
+"""Seconds until a target counts what is being started on it; until then it is counted here (`Capacity.waiting`)."""
+
+
 class CapacityBoard:
     """The last reading of every target, shared by all users: one query per target at a time, however many ask.
 
@@ -197,12 +202,12 @@ class CapacityBoard:
     ) -> None:
         self._readers, self._fresh, self._patience, self._hurry = readers, fresh, patience, hurry
         self._last: dict[str, Capacity] = {}
-        self._outdated: set[str] = set()
+        self._outdated: dict[str, float] = {}
         self._running: dict[str, asyncio.Task[Capacity]] = {}
 
     async def read(self, target: str) -> Capacity:
         last = self._last.get(target)
-        if last is not None and last.age < self._fresh and target not in self._outdated:
+        if last is not None and last.age < self._fresh and not self._is_outdated(target):
             return last
         task = self._running.get(target)
         if task is None:
@@ -219,12 +224,20 @@ class CapacityBoard:
         readings = await asyncio.gather(*(self.read(target) for target in targets))
         return {reading.target: reading for reading in readings}
 
-    def forget(self, target: str) -> None:
-        """The next read asks the target again: something was just started or stopped there."""
-        self._outdated.add(target)
+    def ended(self, target: str) -> None:
+        """Something was just stopped there: the next read asks the target again."""
+        self._outdated[target] = time.monotonic()
+
+    def started(self, target: str) -> None:
+        """Something is being started there: reads ask again once it shows, not for each of a class that starts."""
+        self._outdated.setdefault(target, time.monotonic() + SHOWS_AFTER)
+
+    def _is_outdated(self, target: str) -> bool:
+        return self._outdated.get(target, math.inf) <= time.monotonic()
 
     async def _query(self, target: str) -> Capacity:
-        self._outdated.discard(target)
+        if self._is_outdated(target):
+            del self._outdated[target]
         try:
             reading = await asyncio.wait_for(self._readers[target](), self._patience)
             capacity = Capacity(target, reading.nodes, time.monotonic(), quota=reading.quota)

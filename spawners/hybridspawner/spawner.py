@@ -291,7 +291,7 @@ class HybridSpawner(Spawner):
         child.mark, child.on_change = new_mark(self.deployment.hub_name), self._commit
         child.gate = self.deployment.gates[placement.target]
         self._target, self._child, self._ended = placement.target, child, False
-        self.deployment.board.forget(placement.target)
+        self.deployment.board.started(placement.target)
         return child
 
     async def leave(self) -> None:
@@ -349,7 +349,7 @@ class HybridSpawner(Spawner):
                 f"The end of {self._log_name} on {self._target} is not proved yet; the hub goes on trying"
             )
         self._ended = True
-        self.deployment.board.forget(self._target)
+        self.deployment.board.ended(self._target)
 
     def _revoke_token(self) -> None:
         """Delete the API token of the session that is over.

@@ -65,7 +65,7 @@ async def test_a_start_asks_the_scheduler_only_when_the_choice_depends_on_it(tmp
     made, request = deployed(tmp_path, pods, alps), validate(GPU, site())
     assert (await made.place(request, set(), "ada")).target == "pods" and alps.asked_for == []
     pods.free = 0
-    made.board.forget("pods")
+    made.board.ended("pods")
     pods.start = None
     assert (await made.place(request, set(), "ada")).target == "alps" and alps.asked_for == ["ada"]
     chosen = validate({**GPU, "target": "alps", "runtime": "01:00:00"}, site())

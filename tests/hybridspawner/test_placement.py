@@ -333,9 +333,33 @@ async def test_many_readers_cost_one_query_and_a_failure_is_a_reading() -> None:
     assert asked == 1 and all(r.error is None for r in readings)
     assert (await board.read("b")).error == "it does not answer"
     assert "does not answer within" in ((await board.read("c")).error or "")
-    board.forget("a")
+    board.ended("a")
     await board.read("a")
     assert asked == 2
+
+
+async def test_a_class_that_starts_shares_readings_and_the_next_one_sees_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = 0
+
+    async def counted() -> Reading:
+        nonlocal asked
+        asked += 1
+        return Reading((node(1),))
+
+    board = CapacityBoard({"a": counted})
+    for _ in range(20):
+        await board.read("a")
+        board.started("a")
+    assert asked == 1
+    board.ended("a")  # asks at once, too early to see what was started
+    await board.read("a")
+    assert asked == 2
+    board.started("a")
+    monkeypatch.setattr("hybridspawner.capacity.SHOWS_AFTER", 0.0)
+    monkeypatch.setattr(board, "_outdated", {})
+    board.started("a")
+    await board.read("a")
+    assert asked == 3
 
 
 async def test_nobody_waits_long_for_a_target_that_is_slow() -> None:

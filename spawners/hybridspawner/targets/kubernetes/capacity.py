@@ -191,7 +191,7 @@ async def read(namespace: str, gpu_resource: str, traits: Mapping[str, Any]) -> 
     """Ask the cluster. `traits` are the target's, of which node_selector, tolerations and cpu_guarantee count here."""
     load_config()
     core = shared_client("CoreV1Api")
-    running = "status.phase!=Succeeded,status.phase!=Failed"
+    running = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed"  # who waits holds nothing
     nodes, pods, quotas = await asyncio.gather(
         _items(core.list_node),
         _items(core.list_pod_for_all_namespaces, field_selector=running),
