@@ -16,6 +16,7 @@ import asyncio
 import copy
 import time
 from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
 from html import escape
 from pathlib import Path
 from typing import Any, cast
@@ -248,7 +249,7 @@ class HybridSpawner(Spawner):
     async def start(self) -> str:
         assert self._request is not None and self.events is not None  # the hooks of JupyterHub have run
         if self._turn is not None:
-            self._turn.over()
+            self._turn.booked()
         request, events, began = self._request, self.events, time.monotonic()
         self.starting = Start(self, request, events)
         outcome, reason = Outcome.FAILED, "fault"
@@ -289,10 +290,20 @@ class HybridSpawner(Spawner):
             self.deployment.launch(request, placement.target),
         )
         child.mark, child.on_change = new_mark(self.deployment.hub_name), self._commit
-        child.gate = self.deployment.gates[placement.target]
+        child.gate = self._hand_over(placement.target)
         self._target, self._child, self._ended = placement.target, child, False
         self.deployment.board.started(placement.target)
         return child
+
+    @asynccontextmanager
+    async def _hand_over(self, target: str) -> AsyncIterator[None]:
+        """Hold one of the target's places for starts, and this start's turn, while the target takes the session."""
+        try:
+            async with self.deployment.gates[target]:
+                yield
+        finally:
+            if self._turn is not None:
+                self._turn.over()
 
     async def leave(self) -> None:
         """End what `begin` began and prove it gone (`start.Host`)."""

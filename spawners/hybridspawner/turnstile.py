@@ -2,8 +2,8 @@
 
 For each start JupyterHub writes its tables half a dozen times in one go of the event loop: about 50 ms in which it
 answers nothing else. A hundred of them at the same time would keep every other request waiting for seconds. Here each
-waits for its turn, on record and ready to be cancelled, and between two turns the loop comes to rest
-(benchmarks/start_overhead.py).
+waits for its turn, on record and ready to be cancelled, until the one before it is with its target and the loop has come
+to rest (benchmarks/start_overhead.py).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ PAUSE = 0.02  # seconds between two turns, for everything else that the hub does
 AT_REST = 0.02  # seconds by which a timer of the loop may be late; if it is later there is more to do first
 PATIENCE = 0.3  # seconds after which the next one goes through though the loop is not at rest
 LONGEST = 1.0  # seconds after which the next one goes through whatever this one does
+HANDING_OVER = 0.25  # seconds of its turn that a start keeps while its target takes it: a slow target holds up nobody
 
 
 class Turn:
@@ -23,6 +24,12 @@ class Turn:
     def __init__(self, lock: asyncio.Lock) -> None:
         self._lock, self._over = lock, False
         self._timer = asyncio.get_running_loop().call_later(LONGEST, self.over)
+
+    def booked(self) -> None:
+        """The hub's books are done; what is left of the turn is for the target to take the session."""
+        if not self._over:
+            self._timer.cancel()
+            self._timer = asyncio.get_running_loop().call_later(HANDING_OVER, self.over)
 
     def over(self) -> None:
         if not self._over:

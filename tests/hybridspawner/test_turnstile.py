@@ -50,3 +50,13 @@ async def test_a_turn_that_does_not_end_keeps_nobody_for_long(monkeypatch: pytes
     gate = Turnstile()
     await gate.turn()  # and never over
     await asyncio.wait_for(gate.turn(), 5)
+
+
+async def test_a_target_that_is_slow_to_take_a_session_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turnstile, "LONGEST", 1000)
+    monkeypatch.setattr(turnstile, "HANDING_OVER", 0.05)
+    gate = Turnstile()
+    first = await gate.turn()
+    first.booked()
+    await asyncio.wait_for(gate.turn(), 5)
+    first.booked()  # it is over already: nothing to end again
