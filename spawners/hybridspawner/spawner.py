@@ -242,7 +242,9 @@ class HybridSpawner(Spawner):
         return self._turn_and_scopes()
 
     async def _turn_and_scopes(self) -> Any:
-        self._turn = await self.deployment.turnstile.turn()
+        self._turn = turn = await self.deployment.turnstile.turn()
+        if self._spawn_future is not None:  # a request that is refused never gets to start()
+            self._spawn_future.add_done_callback(lambda _: turn.over())
         scopes: Any = self._token_scopes
         return await maybe_future(scopes(self)) if callable(scopes) else scopes
 

@@ -2,6 +2,7 @@
 
 import json
 import random
+import time
 from typing import Any
 
 import httpx
@@ -86,6 +87,14 @@ def test_no_request_is_a_fault_of_the_hub(user: User, options: dict[str, Any]) -
         "/hub/api/hybridspawner/offers", params={k: str(v) for k, v in options.items() if v is not None}
     )
     assert answer.status_code in (200, 400), answer.text
+
+
+def test_requests_that_are_refused_hold_up_nobody(hub: Hub, user: User) -> None:
+    began = time.monotonic()
+    for _ in range(40):
+        answer = user.api.post(f"/hub/api/users/{user.name}/servers/", json={"user_options": {"profile": "none"}})
+        assert answer.status_code == 400
+    assert time.monotonic() - began < 20  # one that kept its turn to the end would keep it for a second
 
 
 def test_hundreds_of_generated_requests_are_answered_with_400_and_nothing_starts(hub: Hub, user: User) -> None:
