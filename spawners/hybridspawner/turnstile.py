@@ -2,8 +2,8 @@
 
 For each start JupyterHub writes its tables half a dozen times in one go of the event loop: about 50 ms in which it
 answers nothing else. A hundred of them at the same time would keep every other request waiting for seconds. Here each
-waits for its turn, on record and ready to be cancelled, until the one before it is with its target and the loop has come
-to rest (benchmarks/start_overhead.py).
+waits for its turn, on record and ready to be cancelled, until the one before it is with its target and the loop has
+come to rest (benchmarks/start_overhead.py).
 """
 
 from __future__ import annotations
