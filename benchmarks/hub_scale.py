@@ -66,7 +66,7 @@ async def grow(client: HubClient, size: int, at_once: int) -> bool:
         servers = await client.servers()
         return len(servers) == size and all(server["ready"] for server in servers.values())
 
-    return await until(all_ready, 60, 2)
+    return await until(all_ready, 60 + size / 2, 2)  # starts go through the hub one after another, some in a second
 
 
 async def watch(hub: ContenderHub, farm: Farm, seconds: float) -> dict[str, Any]:
