@@ -16,11 +16,30 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serial
 Positive = Annotated[int, Field(ge=1)]
 
 # Fields that may differ between a run and its continuation: they say how long or how loudly, never what is learned.
-FREE_ON_RESUME = frozenset({"log_every", "checkpoint_every", "keep_checkpoints", "max_minutes", "threads", "versions"})
+FREE_ON_RESUME = frozenset(
+    {"log_every", "checkpoint_every", "keep_checkpoints", "max_minutes", "threads", "track", "sample_every", "versions"}
+)
 
 
 class ConfigError(ValueError):
     """A configuration that cannot be read; the message names the file, the field and what is allowed."""
+
+
+class DataSettings(BaseModel):
+    """How the files are read and what of them is learned."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    layout: Literal["auto", "messages", "prompt-completion", "alpaca", "sharegpt"] = "auto"
+    """Which columns a row has; auto recognises it by their names."""
+    columns: dict[str, str] = {}
+    """Our name of a column -> the file's: {"prompt": "question", "completion": "answer"}."""
+    learn: Literal["completions", "last", "all"] = "completions"
+    """Tokens that count in the loss: of every answer, of the last answer, or all (also what the user says)."""
+    too_long: Literal["error", "truncate", "drop"] = "error"
+    """What becomes of a conversation over max_length. truncate keeps its beginning; both say how many they change."""
+    eval_fraction: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """Part of train_file that is held out when there is no eval_file: chosen by the seed, never by position."""
 
 
 class LoraSettings(BaseModel):
@@ -36,6 +55,15 @@ class LoraSettings(BaseModel):
     """All linear layers but the head: attention alone learns worse at the same number of parameters."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """0: short fine-tuning gains nothing from dropout, and each dropout costs a pass over the activations."""
+    rslora: bool = False
+    """Scale by alpha/sqrt(rank) (arXiv 2312.03732): learns more at ranks of 64 and over, and forgets more."""
+    dora: bool = False
+    """Magnitude and direction apart (arXiv 2402.09353): a quarter slower, no gain in PEFT's comparison."""
+    init: Literal["default", "pissa"] = "default"
+    """pissa begins with the base's principal components (arXiv 2404.02948): faster at first; changes the base, so the
+    adapter is converted to a plain one of twice the rank when it is saved."""
+    plus_ratio: Annotated[float, Field(ge=1, le=64)] | None = None
+    """LoRA+ (arXiv 2402.12354): learning rate of B over that of A; its authors use 16. None: one rate for both."""
 
 
 class RunConfig(BaseModel):
@@ -52,12 +80,17 @@ class RunConfig(BaseModel):
     train_sha256: str | None = None
     """Checksum of train_file, filled in when a run starts; a continued run refuses changed data."""
     eval_sha256: str | None = None
+    data: DataSettings = DataSettings()
     lora: LoraSettings = LoraSettings()
+    quantise: Literal["none", "nf4"] = "none"
+    """nf4 holds the frozen base in 4 bits (QLoRA, arXiv 2305.14314): a third of its memory, slower; needs bitsandbytes
+    and a GPU."""
 
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 2e-4
     """2e-4: ten times what full fine-tuning wants (LoRA Without Regret). Small models and short runs bear 1e-3."""
-    schedule: Literal["constant", "linear"] = "linear"
-    """linear: falls to zero at the last step, which settles short runs; constant suits runs of unknown length."""
+    schedule: Literal["constant", "linear", "cosine"] = "linear"
+    """linear: falls to zero at the last step, which settles short runs; cosine falls to a tenth; constant suits runs of
+    unknown length."""
     warmup_steps: Annotated[int, Field(ge=0)] = 5
     """5: Adam's first estimates are noisy; longer warm-up only spends a short run."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
@@ -74,6 +107,24 @@ class RunConfig(BaseModel):
     row_tokens: Annotated[int, Field(ge=8)] = 1024
     """Conversations are packed into rows of up to this many tokens for one forward pass; a memory limit, no more."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    eval_every: Positive | None = None
+    """Optimiser steps between two losses on the held-out conversations; None: at each checkpoint."""
+    patience: Positive | None = None
+    """Ends training after so many evaluations without a better one, and keeps the best checkpoint. None: never."""
+    min_delta: Annotated[float, Field(ge=0)] = 0.0
+    """By how much a held-out loss must fall to count as better."""
+    sample_prompts: tuple[str, ...] = ()
+    """Questions that the model answers while it learns; the answers are in events.jsonl and on the panel."""
+    sample_every: Positive | None = None
+    """Optimiser steps between two such answers; None: at each checkpoint."""
+    sample_tokens: Annotated[int, Field(ge=1, le=1024)] = 64
+
+    gradient_checkpointing: Literal["auto", "never", "always"] = "auto"
+    """Recompute activations in the backward: half as much work again for LoRA. auto: only after memory ran out."""
+    compile: Literal["auto", "never", "always"] = "auto"
+    """Compile each decoder layer; auto: on a GPU, for runs that last much longer than the compilation."""
+    parallel: Literal["auto", "ddp", "fsdp"] = "auto"
+    """How several processes share the work; auto: fsdp when the base does not fit one GPU, else ddp."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -85,6 +136,9 @@ class RunConfig(BaseModel):
     checkpoint_every: Annotated[int, Field(ge=0)] = 50
     """Optimiser steps between checkpoints; 0 writes one only when the run stops."""
     keep_checkpoints: Positive = 2
+    """The newest ones; the best one is kept beside them."""
+    track: tuple[Literal["tensorboard", "mlflow"], ...] = ()
+    """Where the curves go beside the run directory; mlflow reads its address from MLFLOW_TRACKING_URI."""
     versions: dict[str, str] = {}
     """Of the libraries that trained; filled in when a run starts."""
 
