@@ -151,6 +151,17 @@ class RunConfig(BaseModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _variants_go_together(self) -> RunConfig:
+        if self.lora.init == "pissa" and (self.lora.dora or self.quantise != "none"):
+            other = "dora" if self.lora.dora else f"quantise: {self.quantise}"
+            raise ValueError(
+                f"lora.init: pissa does not go with {other}, which changes the base as well. Leave one out."
+            )
+        if self.patience is not None and self.eval_file is None and not self.data.eval_fraction:
+            raise ValueError("patience needs held-out conversations: name an eval_file, or set data.eval_fraction.")
+        return self
+
     @field_serializer("train_file", "eval_file")
     def _path_as_text(self, path: Path | None) -> str | None:
         return None if path is None else str(path)
