@@ -25,8 +25,8 @@ PROBE = (5, 7, 3)
 
 @dataclass(frozen=True, eq=False)
 class Segments:
-    """Where the conversations of a row begin and end. An object of its own, not a tuple: layers that are compiled pass it
-    on without looking inside, so that rows of other lengths need no other code."""
+    """Where the conversations of a row begin and end. An object of its own, not a tuple: compiled layers pass it on
+    without looking inside, so that rows of other lengths need no other code."""
 
     lengths: tuple[int, ...]
     ends: Tensor  # [n + 1] int32: 0, and the end of each conversation

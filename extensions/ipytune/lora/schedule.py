@@ -17,8 +17,8 @@ def total_steps(examples: int, config: RunConfig) -> int:
 
 
 def learning_rate(step: int, total: int, config: RunConfig) -> float:
-    """Of optimiser step `step` (from 0): a linear warm-up, then constant, or falling: linearly towards zero, or by half a
-    cosine to a tenth."""
+    """Of optimiser step `step` (from 0): a linear warm-up, then constant, or falling linearly towards zero, or by half
+    a cosine to a tenth."""
     if step < config.warmup_steps:
         return config.learning_rate * (step + 1) / (config.warmup_steps + 1)
     if config.schedule == "constant":

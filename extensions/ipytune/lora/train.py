@@ -5,6 +5,7 @@ Reads RUN_DIR/config.yaml, trains (see `ipytune.lora.loop`), and writes all else
 - Data is read and validated before torch is imported: a bad line costs a second, not a model load.
 - SIGTERM, SIGINT and a `stop` file end the run after the current step: checkpoint, adapter, report.
 - With checkpoints present it continues the newest whole one.
+- Under torchrun all processes train, and the first one (RANK 0) writes.
 
 Exit status: 0 when the run completed or was stopped, 1 when it failed (status.json says why), 2 when there is no run.
 """
@@ -61,8 +62,10 @@ def main(arguments: Sequence[str]) -> int:
     if not directory.exists:
         print(f"{directory.path} holds no run (no config.yaml). Make one with `ipytune train`.", file=sys.stderr)
         return 2
-    directory.write_process(identify(os.getpid()))
-    recorder, interrupt = Recorder(directory), Interrupt(directory)
+    first = os.environ.get("RANK", "0") == "0"
+    if first:
+        directory.write_process(identify(os.getpid()))
+    recorder, interrupt = Recorder(directory, writes=first), Interrupt(directory)
     interrupt.listen()
     try:
         run(directory, recorder, interrupt)
@@ -83,8 +86,10 @@ def run(directory: RunDirectory, recorder: Recorder, interrupt: Interrupt) -> No
     recorder.phase(Phase.LOADING_MODEL)
     openmp.spin_briefly()
     from ipytune.lora.loop import train  # imports torch: seconds
+    from ipytune.lora.parallel import Group
 
-    train(config, dataset, directory, recorder, lambda: interrupt.reason)
+    with Group() as group:
+        train(config, dataset, directory, recorder, lambda: interrupt.reason, group)
 
 
 if __name__ == "__main__":

@@ -12,22 +12,26 @@ from ipytune.runs.status import Phase, Status
 
 
 class Recorder:
-    """Keeps status.json and events.jsonl in step with each other."""
+    """Keeps status.json and events.jsonl in step with each other.
 
-    def __init__(self, directory: RunDirectory) -> None:
+    Of several processes of one run only one writes; the others' recorders are made with writes=False and do nothing.
+    """
+
+    def __init__(self, directory: RunDirectory, writes: bool = True) -> None:
         self._directory = directory
+        self._writes = writes
         self.status = Status(pid=os.getpid(), host=socket.gethostname())
 
     def phase(self, phase: Phase, **changes: Any) -> None:
         """Enters a phase."""
         self._update(phase=phase, **changes)
-        self._directory.append_event("phase", phase=str(phase), time=self.status.updated_at.isoformat())
+        self.event("phase", phase=str(phase), time=self.status.updated_at.isoformat())
 
     def step(self, elapsed_seconds: float, record: bool, **changes: Any) -> None:
         """After an optimiser step; `record` adds it to the curve."""
         self._update(**changes)
         if record:
-            self._directory.append_event(
+            self.event(
                 "metric",
                 step=self.status.step,
                 loss=self.status.loss,
@@ -38,21 +42,25 @@ class Recorder:
             )
 
     def event(self, kind: str, **fields: Any) -> None:
-        self._directory.append_event(kind, **fields)
+        if self._writes:
+            self._directory.append_event(kind, **fields)
 
     def update(self, **changes: Any) -> None:
         self._update(**changes)
 
     def end(self, phase: Phase, report: dict[str, Any]) -> None:
         """The report first: whoever sees a final phase may read it."""
-        self._directory.write_report(report)
+        if self._writes:
+            self._directory.write_report(report)
         self.phase(phase, estimatedRemainingSeconds=0.0)
-        for request in (STOP, CHECKPOINT_NOW):
-            self._directory.done(request)
+        if self._writes:
+            for request in (STOP, CHECKPOINT_NOW):
+                self._directory.done(request)
 
     def fail(self, why: str) -> None:
         self.phase(Phase.ERROR, error=why, estimatedRemainingSeconds=None)
 
     def _update(self, **changes: Any) -> None:
         self.status = self.status.model_copy(update={"updated_at": datetime.now(timezone.utc), **changes})
-        self._directory.write_status(self.status)
+        if self._writes:
+            self._directory.write_status(self.status)
