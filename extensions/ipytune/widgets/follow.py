@@ -7,7 +7,7 @@ from typing import Any
 
 from ipytune.endpoints.format import rate, seconds
 from ipytune.runs import Phase, Run, Status
-from ipytune.widgets.series import Point, smoothed, thinned
+from ipytune.series import Point, smoothed, thinned
 
 _PHASES = {
     Phase.IDLE: "not started",

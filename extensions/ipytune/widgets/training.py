@@ -20,9 +20,9 @@ import traitlets
 
 from ipytune.lora.config import RunConfig
 from ipytune.runs import Phase, Run, RunFailed
+from ipytune.series import packed
 from ipytune.widgets import picture
 from ipytune.widgets.follow import Follower, Snapshot, line, phase_words, shown_facts
-from ipytune.widgets.series import packed
 from ipytune.widgets.shown import Panel, script
 
 POLL_SECONDS = 0.22  # 4-5 pictures a second: smooth to the eye, and far below the message limit of Jupyter's server
