@@ -72,10 +72,10 @@ class Trainable:
             wanted.gradient_checkpointing = bool(every) and number % every == 0
             wanted._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
 
-    def compile(self) -> None:
+    def compile(self, backend: str = "inductor") -> None:
         """Each decoder layer by itself: compiled once, since all are alike, and in seconds instead of minutes."""
         for layer in self.layers:
-            layer.compile(dynamic=True)
+            layer.compile(dynamic=True, backend=backend)
 
     def save(self, directory: Path) -> None:
         """The adapter in PEFT's format, as the trainer needs it to go on."""
