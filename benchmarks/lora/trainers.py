@@ -23,6 +23,10 @@ BEGAN = time.monotonic()
 CONTENDERS = ("ours", "trl-default", "trl-tuned", "plain-padded")
 
 
+def conversations(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path(spec["data"]).read_text(encoding="utf-8").splitlines()]
+
+
 def ours(spec: dict[str, Any]) -> dict[str, Any]:
     from ipytune.data.validate import load
     from ipytune.lora.config import RunConfig
@@ -100,7 +104,7 @@ def trl(spec: dict[str, Any], tuned: bool) -> dict[str, Any]:
     trainer = SFTTrainer(
         model=spec["model"],
         args=SFTConfig(**settings),
-        train_dataset=Dataset.from_list([json.loads(line) for line in Path(spec["data"]).open(encoding="utf-8")]),
+        train_dataset=Dataset.from_list(conversations(spec)),
         peft_config=LoraConfig(
             r=spec["rank"], lora_alpha=2 * spec["rank"], target_modules="all-linear", task_type="CAUSAL_LM"
         ),
@@ -131,8 +135,7 @@ def plain_padded(spec: dict[str, Any]) -> dict[str, Any]:
     model = get_peft_model(model, lora).train()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=spec["learning_rate"])
     rows = []
-    for line in Path(spec["data"]).open(encoding="utf-8"):
-        row = json.loads(line)
+    for row in conversations(spec):
         prompt = tokenizer.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True)
         whole = tokenizer.apply_chat_template(row["prompt"] + row["completion"], tokenize=False)
         ids = tokenizer(whole, add_special_tokens=False)["input_ids"][: spec["max_length"]]

@@ -12,10 +12,50 @@ from pathlib import Path
 
 SHORTEST, MEDIAN, LONGEST, SIGMA = 24, 170, 768, 0.8
 ANSWERED = 0.35  # of a conversation's words
-WORDS = (
-    "node job time file memory queue run model data train token rate batch step loss test user hour disk line cost plan "
-    "start stop open read write send list name path size part case word call page link code form view test check"
-).split()
+WORDS = [
+    "node",
+    "job",
+    "time",
+    "file",
+    "memory",
+    "queue",
+    "run",
+    "model",
+    "data",
+    "train",
+    "token",
+    "rate",
+    "batch",
+    "step",
+    "loss",
+    "test",
+    "user",
+    "hour",
+    "disk",
+    "line",
+    "cost",
+    "plan",
+    "start",
+    "stop",
+    "open",
+    "read",
+    "write",
+    "send",
+    "list",
+    "name",
+    "path",
+    "size",
+    "part",
+    "case",
+    "word",
+    "call",
+    "page",
+    "link",
+    "code",
+    "form",
+    "view",
+    "check",
+]
 
 QWEN3 = {
     "qwen3-0.6b": {"hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 28, "num_attention_heads": 16},
