@@ -29,6 +29,7 @@ from ipytune.runs.directory import STOP, RunDirectory
 from ipytune.runs.process import identify
 from ipytune.runs.recorder import Recorder
 from ipytune.runs.status import Phase
+from ipytune.runs.track import tracking
 
 # Errors whose message was written for the user; of others the type belongs to the message.
 TOLD = (ConfigError, DatasetError, FloatingPointError, ModelNotFound, RuntimeError, TemplateError)
@@ -78,6 +79,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def run(directory: RunDirectory, recorder: Recorder, interrupt: Interrupt) -> None:
     config = RunConfig.from_yaml(directory.config).pinned()
+    if config.track:
+        recorder.listener = tracking(config, directory, lambda text: recorder.event("warning", text=text))
     recorder.phase(Phase.LOADING_DATASET)
     dataset = load(config.train_file, config.eval_file)
     for warning in dataset.warnings:

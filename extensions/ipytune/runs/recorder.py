@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from typing import Any
 
@@ -21,11 +22,14 @@ class Recorder:
         self._directory = directory
         self._writes = writes
         self.status = Status(pid=os.getpid(), host=socket.gethostname())
+        self.listener: Callable[[str, Mapping[str, Any]], None] = lambda kind, fields: None
+        """Told of each event as it is written, and of `end` before the run's last word; see `ipytune.runs.track`."""
 
     def phase(self, phase: Phase, **changes: Any) -> None:
         """Enters a phase."""
         self._update(phase=phase, **changes)
-        self.event("phase", phase=str(phase), time=self.status.updated_at.isoformat())
+        why = {} if self.status.ended_by is None else {"ended_by": self.status.ended_by}
+        self.event("phase", phase=str(phase), time=self.status.updated_at.isoformat(), **why)
 
     def step(self, elapsed_seconds: float, record: bool, **changes: Any) -> None:
         """After an optimiser step; `record` adds it to the curve."""
@@ -44,6 +48,7 @@ class Recorder:
     def event(self, kind: str, **fields: Any) -> None:
         if self._writes:
             self._directory.append_event(kind, **fields)
+            self.listener(kind, fields)
 
     def update(self, **changes: Any) -> None:
         self._update(**changes)
@@ -52,12 +57,15 @@ class Recorder:
         """The report first: whoever sees a final phase may read it."""
         if self._writes:
             self._directory.write_report(report)
-        self.phase(phase, estimatedRemainingSeconds=0.0)
+            self.listener("end", {"phase": str(phase)})
+        self.phase(phase, ended_by=report.get("ended_by"), estimatedRemainingSeconds=0.0)
         if self._writes:
             for request in (STOP, CHECKPOINT_NOW):
                 self._directory.done(request)
 
     def fail(self, why: str) -> None:
+        if self._writes:
+            self.listener("end", {"phase": str(Phase.ERROR)})
         self.phase(Phase.ERROR, error=why, estimatedRemainingSeconds=None)
 
     def _update(self, **changes: Any) -> None:

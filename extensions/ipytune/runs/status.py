@@ -52,4 +52,6 @@ class Status(BaseModel):
     pid: int | None = None
     host: str | None = None
     error: str | None = None
+    ended_by: str | None = None
+    """What ended this process: `steps`, `max_minutes`, `patience`, `stop`, or a signal by name (`SIGTERM`)."""
     updated_at: datetime = Field(default_factory=lambda: datetime.now(timezone.utc))
