@@ -25,7 +25,8 @@ from ipytune.data.template import TemplateError
 from ipytune.data.validate import load
 from ipytune.lora.config import ConfigError, RunConfig
 from ipytune.models import ModelNotFound
-from ipytune.runs.directory import STOP, RunDirectory
+from ipytune.runs.directory import RunDirectory
+from ipytune.runs.launch.base import stop_reason
 from ipytune.runs.process import identify
 from ipytune.runs.recorder import Recorder
 from ipytune.runs.status import Phase
@@ -51,8 +52,8 @@ class Interrupt:
 
     @property
     def reason(self) -> str | None:
-        """`SIGTERM`, `SIGINT` or `stop`; None while the run may go on."""
-        return self._signal or ("stop" if self._directory.asked(STOP) else None)
+        """`SIGTERM`, `SIGINT`, `walltime` or `stop`; None while the run may go on."""
+        return self._signal or stop_reason(self._directory)
 
 
 def main(arguments: Sequence[str]) -> int:
