@@ -3,7 +3,7 @@
 Guarantees
 - Nothing is removed of a run that trains, of a directory that is no run, or through a link.
 - A file that a run does not write (notes, a merged model) is kept and named, and so is the folder that holds it.
-- config.yaml goes last: a deletion that is interrupted leaves a run that can be deleted again.
+- status.json and config.yaml go last: a deletion that is interrupted leaves a run that can be deleted again.
 """
 
 from __future__ import annotations
@@ -81,15 +81,16 @@ def delete(run_dir: Path | str) -> Removal:
 
     Raises what `plan_removal` raises, and OSError when the system refuses (nothing else is undone)."""
     plan = plan_removal(run_dir)
-    config = RunDirectory(plan.run).config
+    last = (RunDirectory(plan.run).status, RunDirectory(plan.run).config)
     for file in plan.removed:
-        if plan.run / file != config:
+        if plan.run / file not in last:
             (plan.run / file).unlink(missing_ok=True)
     folders = [path for path in plan.run.rglob("*") if path.is_dir() and not path.is_symlink()]
     for folder in sorted(folders, key=lambda path: len(path.parts), reverse=True):
         if _FOLDERS.fullmatch(folder.relative_to(plan.run).as_posix()) and not any(folder.iterdir()):
             folder.rmdir()
-    config.unlink(missing_ok=True)
+    for path in last:
+        path.unlink(missing_ok=True)
     if not any(plan.run.iterdir()):
         plan.run.rmdir()
     return plan

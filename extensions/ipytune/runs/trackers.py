@@ -37,11 +37,12 @@ class TensorBoard:
     def start(self, config: RunConfig, resumed_at: int | None) -> None:
         from tensorboardX import SummaryWriter
 
-        # A run that goes on hides what was written after its checkpoint: those steps are done again.
-        goes_on = self._folder.is_dir() and any(self._folder.iterdir())
-        purge = (resumed_at or 0) + 1 if goes_on else None
-        self._writer = SummaryWriter(str(self._folder), purge_step=purge)
-        if not goes_on:
+        # A run that goes on hides what was written after its checkpoint: those steps are done again. The number keeps
+        # two files of one second apart.
+        before = len(list(self._folder.iterdir())) if self._folder.is_dir() else 0
+        purge = (resumed_at or 0) + 1 if before else None
+        self._writer = SummaryWriter(str(self._folder), purge_step=purge, filename_suffix=f".{before:03}")
+        if not before:
             self._writer.add_text("config", "\n".join(f"    {line}" for line in config.as_yaml().splitlines()))
 
     def record(self, step: int, metrics: Mapping[str, float]) -> None:

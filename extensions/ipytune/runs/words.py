@@ -31,6 +31,9 @@ def duration(seconds: float | None) -> str:
 
 
 def loss(value: float | None) -> str:
+    """In nats per token. >>> loss(0.98765), loss(None)
+    ('0.9877', '–')
+    """
     return NONE if value is None else f"{value:.4f}"
 
 
