@@ -237,9 +237,9 @@ def _kept_by_adapters(plan: Plan) -> float:
     """Bytes a token of one layer: `_LoraProduct` keeps its input (shared by q, k, v, and by gate, up; the attention's
     output is kept anyway on a GPU, where it is no copy) and the rank-r product.
 
-    PEFT's own forward keeps float32, for each target by itself: the input where it had to be cast (else the shared one),
-    with dropout the dropped input and a mask instead (on a CPU float32 too), the rank-r product; DoRA also the base's and
-    the adapter's result.
+    PEFT's own forward keeps float32, for each target by itself: the input where it had to be cast (else the shared
+    one), with dropout the dropped input and a mask instead (on a CPU float32 too), the rank-r product; DoRA also the
+    base's and the adapter's result.
     """
     e, lora = plan.element, plan.config.lora
     targets = plan.shape.targets(lora.targets)

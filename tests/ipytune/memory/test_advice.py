@@ -121,7 +121,7 @@ def estimated(plan: dict[str, Any]) -> Estimate:
     return estimate(config, plan["model"], plan["longest"], plan["device"], plan["dtype"])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(plan=plans, memory=st.floats(0.3, 120), more=st.floats(0, 60), gpus=st.integers(1, 4))
 def test_more_memory_is_never_worse_and_the_remedy_fits(
     plan: dict[str, Any], memory: float, more: float, gpus: int
