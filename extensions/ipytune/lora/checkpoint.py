@@ -86,7 +86,7 @@ def prune(folder: Path, keep: int, best: int | None = None) -> None:
     """Removes all but the newest `keep` checkpoints and that of step `best`, and what killed writers left."""
     for directory in list(_newest_first(folder))[keep:]:
         if directory.name != f"step-{best}":
-            shutil.rmtree(directory)
+            directory.rename(folder / f".{directory.name}.old.{os.getpid()}")  # a kill leaves no half under its name
     for left in folder.glob(".step-*"):
         shutil.rmtree(left)
 

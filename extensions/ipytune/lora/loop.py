@@ -37,7 +37,7 @@ from ipytune.lora.parallel import Group, shard, shares
 from ipytune.lora.pressure import Footprint, OutOfMemory, is_out_of_memory
 from ipytune.lora.quiet import quiet_libraries
 from ipytune.lora.schedule import learning_rate, total_steps
-from ipytune.runs.directory import CHECKPOINT_NOW, RunDirectory
+from ipytune.runs.directory import CHECKPOINT_NOW, RunDirectory, curve
 from ipytune.runs.process import versions
 from ipytune.runs.recorder import Recorder
 from ipytune.runs.status import Phase
@@ -95,9 +95,10 @@ class Training:
         self.progress = checkpoint.Progress()
         if (found := checkpoint.latest(directory.checkpoints)) is not None:
             self.progress = checkpoint.restore(found, self.model, self.optimizer)
-            recorder.event("resumed", step=self.progress.step)
         elif self.model.start is not None and group.first:
             pissa.save(self.model.start, directory.checkpoints)
+        if found is not None or curve(directory.read_events()[0]):  # without a checkpoint: every step once more
+            recorder.event("resumed", step=self.progress.step)
         self.footprint = Footprint(config.row_tokens, "all" if config.gradient_checkpointing == "always" else "none")
         self.model.recompute(self.footprint.recompute)
         self.compiled = config.compile == "always"
@@ -415,9 +416,12 @@ def local_processes() -> int:
 
 
 def write_adapter(model: Trainable, adapter: Path) -> None:
-    """Replaces the adapter as a whole: a reader finds the old one or the new one."""
-    aside = adapter.with_name(f".adapter.{os.getpid()}")
-    shutil.rmtree(aside, ignore_errors=True)
-    model.save_result(aside)
-    shutil.rmtree(adapter, ignore_errors=True)
-    aside.rename(adapter)
+    """Replaces the adapter as a whole: a reader finds the old one, the new one or, between two renames, none."""
+    new, old = adapter.with_name(".adapter.new"), adapter.with_name(".adapter.old")
+    shutil.rmtree(new, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+    model.save_result(new)
+    if adapter.exists():
+        adapter.rename(old)  # never removed in place: a kill would leave half of it
+    new.rename(adapter)
+    shutil.rmtree(old, ignore_errors=True)

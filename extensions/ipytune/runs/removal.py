@@ -23,7 +23,7 @@ _ADAPTER_FILES = (
     r"(adapter_config\.json|adapter_model\.safetensors|README\.md|tokenizer(_config)?\.json|chat_template\.(jinja|json)"
     r"|special_tokens_map\.json|added_tokens\.json|vocab\.json|merges\.txt)"
 )
-_CHECKPOINT = r"checkpoints/\.?step-\d+(\.\w+)?"
+_CHECKPOINT = r"checkpoints/\.?step-\d+(\.\w+)*"
 _ADAPTER = r"(adapter|\.adapter\.\w+)"
 
 # Paths relative to the run directory. Those with a dot in front are what killed writers left.
