@@ -101,7 +101,7 @@ SMOKE = [Point("tiny-llama", 256), Point("tiny-qwen3", 256, checkpointing="alway
 
 def measured(point: Point, folder: Path) -> dict[str, Any]:
     config = run_config(point, folder)
-    estimated = estimate_here(config, available(), longest=point.row_tokens // 4, learned=0.5)
+    estimated = estimate_here(config, available(), learned=0.5)
     probed = probe(config)
     report = Run.start(config, folder / "runs" / point.name).wait()
     peak = report["peak_memory_bytes"]
@@ -122,11 +122,11 @@ def measured(point: Point, folder: Path) -> dict[str, Any]:
 
 
 def run_config(point: Point, folder: Path) -> RunConfig:
-    """Conversations of a quarter of a row: eight a step fill two rows of row_tokens."""
+    """Conversations that fill a row each but for a few tokens, half of them learned; two rows a step."""
     train = folder / f"{point.row_tokens}.jsonl"
     if not train.exists():
         words = ["one", "two", "three", "four", "five", "six", "seven", "eight"]
-        said = [" ".join(words[(i + k) % 8] for k in range(point.row_tokens // 8 - 16)) for i in range(16)]
+        said = [" ".join(words[(i + k) % 8] for k in range(point.row_tokens // 2 - 24)) for i in range(16)]
         lines = (
             {
                 "messages": [
@@ -145,6 +145,7 @@ def run_config(point: Point, folder: Path) -> RunConfig:
         max_length=point.row_tokens,
         gradient_checkpointing=point.checkpointing,
         dtype=point.dtype,
+        batch_size=2,
         max_steps=STEPS,
         checkpoint_every=0,
     )

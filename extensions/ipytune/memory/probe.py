@@ -144,9 +144,10 @@ class Step:
 
         from ipytune import models
         from ipytune.data.pack import pack, row_of
+        from ipytune.data.report import inspect
         from ipytune.data.validate import load
         from ipytune.lora.hardware import choose_device, choose_dtype, usable_cpus
-        from ipytune.lora.loop import learned_tokens, tokenise
+        from ipytune.lora.loop import learned_tokens
         from ipytune.lora.model import load_tokenizer
         from ipytune.lora.quiet import quiet_libraries
 
@@ -157,8 +158,8 @@ class Step:
         torch.set_num_threads(config.threads or usable_cpus())
         torch.set_float32_matmul_precision("high")
         source = models.resolve(config.model)
-        dataset = load(config)
-        tokens = tokenise(load_tokenizer(source), dataset.train, config.train_file, config.max_length)
+        tokenizer: Any = load_tokenizer(source)
+        tokens = inspect(load(config), tokenizer, config).checked().train
         longest = sorted(tokens, key=len, reverse=True)[: config.batch_size]
         self.source, self.longest = source, len(longest[0])
         self.row = max(pack(longest, config.row_tokens), key=lambda row: (len(row.ids), len(row.predictions)))
