@@ -15,6 +15,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from os.path import commonprefix
 from typing import Any, Literal, Protocol
 
 from ipytune.data.findings import Unusable
@@ -104,12 +105,31 @@ def _template(tokenizer: Any) -> str:
     return template if isinstance(template, str) else str(tokenizer.get_chat_template())
 
 
+def special_ids(tokenizer: Any) -> set[int]:
+    """Ids of the tokens with a role: stop, start, padding, and the added ones that are marked special."""
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    return {*getattr(tokenizer, "all_special_ids", ()), *(i for i, token in added.items() if token.special)}
+
+
 def _exact(tokenizer: ChatTokenizer, messages: Sequence[dict[str, str]], i: int, text: str) -> tuple[int, int] | None:
     """Characters of answer i, to the end of its turn; None when the whole text shows it differently."""
     before = text_of(tokenizer, messages[:i], add_generation_prompt=True)
     through = text if i == len(messages) - 1 else text_of(tokenizer, messages[: i + 1])
-    exact = text.startswith(through) and through.startswith(before) and len(through) > len(before)
-    return (len(before), len(through)) if exact else None
+    if not (text.startswith(before) and through.startswith(before)):
+        return None
+    start = len(before)
+    if text.startswith(through):
+        return (start, len(through)) if len(through) > start else None
+    end = _last_stop(tokenizer, commonprefix([text, through]), start)
+    return (start, end) if messages[i]["content"].strip() in text[start:end] else None
+
+
+def _last_stop(tokenizer: Any, text: str, start: int) -> int:
+    """Where the last special token after `start` ends. To there an answer is exact, although the template writes
+    something else after it when the conversation ends (Phi 3: one more token) than when it goes on."""
+    known = getattr(tokenizer, "added_tokens_decoder", {})
+    tokens = [known[i].content for i in special_ids(tokenizer) if i in known]
+    return max((text.rfind(token, start) + len(token) for token in tokens if token in text[start:]), default=start)
 
 
 def _marked(

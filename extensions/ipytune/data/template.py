@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ipytune.data.spans import ChatTokenizer, Learn, Rendered, TemplateError, rendered, text_of
+from ipytune.data.spans import ChatTokenizer, Learn, Rendered, TemplateError, rendered, special_ids, text_of
 
 __all__ = ["ChatTokenizer", "TemplateError", "Tokens", "prompt_ids", "render", "special_ids", "tokens_of"]
 
@@ -59,12 +59,6 @@ def prompt_ids(tokenizer: ChatTokenizer, messages: Sequence[dict[str, str]]) -> 
     return list(
         tokenizer(text_of(tokenizer, messages, add_generation_prompt=True), add_special_tokens=False)["input_ids"]
     )
-
-
-def special_ids(tokenizer: Any) -> set[int]:
-    """Ids of the tokens with a role: stop, start, padding, and the added ones that are marked special."""
-    added = getattr(tokenizer, "added_tokens_decoder", {})
-    return {*getattr(tokenizer, "all_special_ids", ()), *(i for i, token in added.items() if token.special)}
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ CONTROLS = {  # style -> (start of the text, stop token, others)
     "llama3": ("<|begin_of_text|>", "<|eot_id|>", ("<|start_header_id|>", "<|end_header_id|>")),
     "qwen3": (None, "<|im_end|>", ("<|im_start|>",)),
     "gemma": ("<bos>", "<eos>", ("<start_of_turn>", "<end_of_turn>")),
+    "phi3": ("<s>", "<|endoftext|>", ("<|user|>", "<|assistant|>", "<|end|>")),
     "mistral": ("<s>", "</s>", ("[INST]", "[/INST]")),
 }
 # Merges that cross what a template writes and what a message holds: two line breaks, a blank and a letter.

@@ -102,6 +102,15 @@ def test_of_answers_that_the_template_rewrites_the_last_is_learned_as_at_generat
     assert list(tokens.ids[: len(prompt)]) == prompt
 
 
+def test_what_a_template_adds_at_the_very_end_costs_no_earlier_answer() -> None:
+    """Phi 3 ends a conversation, not a turn, with one more token."""
+    template = tokenizer("chatml").chat_template + "{%- if not add_generation_prompt -%}<|im_start|>{%- endif -%}"
+    fast = tokenizer("chatml", template)
+    tokens = render(fast, TWO)
+    assert learned_text(fast, tokens.ids, tokens.learned) == ["this<|im_end|>", "that's why…<|im_end|>"]
+    assert rendered(fast, TWO).rewritten == 0
+
+
 def test_an_answer_that_the_generation_prompt_does_not_lead_to_is_refused() -> None:
     template = tokenizer("chatml").chat_template.replace("'<|im_start|>assistant\\n' -", "'<|im_start|>bot\\n' -")
     with pytest.raises(TemplateError, match="cannot be found exactly"):
@@ -162,13 +171,17 @@ TRL_TEMPLATES = {
     "llama3": ("llama3", "llama3_training"),
     "qwen3": ("qwen3", "qwen3_training"),
     "gemma": ("gemma", "gemma_training"),
-    "mistral": ("mistral", "mistral_training"),
+    "phi3": ("phi3", "phi3_training"),
+    "mistral": ("mistral", "mistral_training"),  # not in TRL 1.16
 }
 
 
 def trl_template(name: str) -> str:
     pytest.importorskip("trl")
-    return (resources.files("trl") / "chat_templates" / f"{name}.jinja").read_text()
+    file = resources.files("trl") / "chat_templates" / f"{name}.jinja"
+    if not file.is_file():
+        pytest.skip(f"this TRL has no template {name}")
+    return file.read_text()
 
 
 def trl_tokens(fast: Any, messages: list[dict[str, str]]) -> Tokens:
@@ -201,7 +214,4 @@ def test_under_the_original_templates_masks_are_trl_s_but_for_what_is_not_genera
     differing = [i for i, (a, b) in enumerate(zip(tokens.learned, expected.learned, strict=True)) if a != b]
     assert all(expected.learned[i] for i in differing)
     runs = learned_text(theirs, expected.ids, expected.learned)
-    header = "<|im_start|>assistant\n" if style == "qwen3" else "\n"
-    assert learned_text(ours, tokens.ids, tokens.learned) == [
-        run.removesuffix("\n").removeprefix(header).removeprefix("\n") for run in runs
-    ]
+    assert learned_text(ours, tokens.ids, tokens.learned) == [run.removesuffix("\n").removeprefix("\n") for run in runs]
