@@ -95,4 +95,5 @@ def shard(layers: Iterable[nn.Module], trainable: Sequence[nn.Parameter], device
 
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     for layer in layers:
-        fully_shard(layer, mesh=mesh, ignored_params=set(trainable))
+        # sharded after each forward: for the memory, and so that all agree on it (to save shards, on one process)
+        fully_shard(layer, mesh=mesh, reshard_after_forward=True, ignored_params=set(trainable))
