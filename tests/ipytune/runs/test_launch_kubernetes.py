@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -229,6 +231,67 @@ def test_kubectl_gets_lists_and_the_manifest_on_its_input(tmp_path: Path, monkey
     monkeypatch.setenv("PATH", "")
     with pytest.raises(LaunchError, match=r"ipytune\[kubernetes\]"):
         kubernetes_api.connect()
+
+
+class Server(BaseHTTPRequestHandler):
+    """What the API answers to the client's calls, by the name of the Job; `heard` is what it was asked."""
+
+    heard: list[str] = []
+
+    def do_GET(self) -> None:
+        self.heard.append(f"{self.command} {self.path}")
+        self.rfile.read(int(self.headers.get("content-length") or 0))
+        if "/log" in self.path:
+            return self._answer(200, b"the last line\n", "text/plain")
+        if "gone" in self.path or "full" in self.path:
+            told = {"kind": "Status", "message": "exceeded quota"}
+            return self._answer(404 if "gone" in self.path else 403, json.dumps(told).encode())
+        found = {"items": [RUNNING]} if "/pods" in self.path else {"metadata": {"name": "x"}, "status": {"active": 1}}
+        return self._answer(200, json.dumps(found).encode())
+
+    do_POST = do_DELETE = do_GET
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def _answer(self, code: int, body: bytes, kind: str = "application/json") -> None:
+        self.send_response(code)
+        self.send_header("content-type", kind)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def test_the_python_client_does_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("kubernetes")
+    server = HTTPServer(("127.0.0.1", 0), Server)
+    Thread(target=server.serve_forever, daemon=True).start()
+    config = {
+        "current-context": "c",
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+        "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}],
+        "users": [{"name": "u", "user": {"token": "t"}}],
+    }
+    (tmp_path / "kubeconfig").write_text(json.dumps(config))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    api = kubernetes_api.connect()
+    try:
+        api.create(manifest(settings(tmp_path), "x", ["/data/run"]))
+        with pytest.raises(LaunchError, match="refused the Job: exceeded quota"):
+            api.create(manifest(settings(tmp_path, namespace="full"), "x", ["/data/run"]))
+        assert read(api.job("x", "ml"), api.pods("x", "ml")).words == "running"
+        assert api.job("gone", "ml") is None
+        assert api.log("pod", "ml", 5) == "the last line\n"
+        api.delete("x", "ml")
+        api.delete("gone", "ml")
+        with pytest.raises(Unreachable):
+            api.job("x", "full")
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert "DELETE /apis/batch/v1/namespaces/ml/jobs/x?propagationPolicy=Background" in Server.heard
+    with pytest.raises(Unreachable):
+        api.pods("x", "ml")
 
 
 @pytest.mark.kubernetes

@@ -97,7 +97,7 @@ class KubernetesHandle:
             time.sleep(1.0)
 
     def describe(self) -> str:
-        return self._name + (f" ({self._last.words})" if self._last.alive else "")
+        return self._name + (f" ({self._last.words})" if self.alive() else "")
 
     @property
     def _name(self) -> str:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
+from pathlib import Path
 from typing import Any, Protocol
 
 from ipytune.runs.launch.base import LaunchError
@@ -57,10 +59,15 @@ class Client:
     def __init__(self) -> None:
         from kubernetes import client, config
 
+        # Read now: the client itself looks at $KUBECONFIG when it is imported, before a notebook may have set it.
+        file = os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
         try:
-            config.load_config()
+            if os.environ.get("KUBECONFIG") or Path(file).is_file():
+                config.load_kube_config(config_file=file)
+            else:
+                config.load_incluster_config()
         except config.ConfigException as error:
-            raise LaunchError(f"No Kubernetes cluster is configured here: {error}. Set KUBECONFIG.") from error
+            raise LaunchError(f"No Kubernetes cluster is configured here ({error}). Set KUBECONFIG.") from error
         self._jobs, self._core = client.BatchV1Api(), client.CoreV1Api()
         self._plain = client.ApiClient().sanitize_for_serialization
         self._refused = client.ApiException

@@ -103,7 +103,7 @@ class SlurmHandle:
 
     def describe(self) -> str:
         where = f" on {self._cluster}" if self._cluster else ""
-        return f"Slurm job {self._job}{where}" + (f" ({self._last.words()})" if self._last.alive else "")
+        return f"Slurm job {self._job}{where}" + (f" ({self._last.words()})" if self.alive() else "")
 
     def _gone(self) -> bool:
         """Whether it has ended, for one who waits for that: asked every two seconds."""
