@@ -80,9 +80,10 @@ def bar_text(fit: Fit, measured: int | None = None, width: int = 40) -> str:
 
 
 def parts_text(parts: Sequence[Part], free: int = 0, width: int = 40) -> list[str]:
-    """Each part at the place where it begins in the stack; the scale is what is needed, or free if that is more."""
+    """Each part at the place where it begins in the stack. The width is what is needed, or free if that is more, but at
+    most twice what is needed: the parts stay visible where there is plenty."""
     used = sum(part.bytes for part in parts)
-    scale = width / max(used, free, 1)
+    scale = width / max(used, min(free, 2 * used), 1)
     lines, start = [], 0
     for part in parts:
         first, last = round(start * scale), round((start + part.bytes) * scale)
