@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, NoReturn, cast
 
 import typer
 from rich.console import Console
@@ -66,8 +66,8 @@ def show(run_dir: RunPath) -> None:
         settings = _chosen(RunConfig.from_yaml(RunDirectory(run_dir).config))
     except (ConfigError, OSError):
         settings = {}  # told as the run's problem
-    for name, value in settings.items():
-        table.add_row(Text(name), Text(words.printable(words.setting(value))))
+    for name, setting in settings.items():
+        table.add_row(Text(name), Text(words.printable(words.setting(setting))))
     console.print(table)
 
 
@@ -78,9 +78,8 @@ def compare_(
     html: Annotated[Path | None, typer.Option(help="Write the picture and tables there, as one HTML file.")] = None,
 ) -> None:
     """Curves over one another, results, and the settings in which the runs differ."""
-    axis: Axis = by  # type: ignore[assignment] - compare() refuses what is no axis
     try:
-        comparison = compare(run_dirs, axis)
+        comparison = compare(run_dirs, cast(Axis, by))  # compare() refuses what is no axis
         if html is not None:
             html.write_text(f"<!doctype html><meta charset=utf-8><title>Runs</title>{comparison.html()}\n", "utf-8")
     except (ValueError, OSError) as error:

@@ -67,12 +67,13 @@ class Comparison:
 
     @property
     def best(self) -> Compared | None:
-        """The run with the lowest held-out loss; None where fewer than two have one, or where they were not measured
-        on the same conversations."""
+        """The run with the lowest held-out loss; None where fewer than two have one, where it is a tie, or where they
+        were not measured on the same conversations."""
         measured = [run for run in self.runs if run.summary.eval_loss is not None]
         if len(measured) < 2 or len({run.settings.get("eval_sha256") for run in measured}) > 1:
             return None
-        return min(measured, key=lambda run: run.summary.eval_loss or 0.0)
+        first, second = sorted(measured, key=lambda run: run.summary.eval_loss or 0.0)[:2]
+        return None if first.summary.eval_loss == second.summary.eval_loss else first
 
     def html(self) -> str:
         """Self-contained: inline SVG and styles, no script, readable on light and dark."""
