@@ -10,6 +10,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,9 @@ from ipytune.runs.status import Phase, Status
 __all__ = ["Run", "RunFailed", "alive", "identify", "prepare", "versions"]
 
 POLL_SECONDS = 0.2
+QUIET_SECONDS = (
+    600.0  # of a run that cannot be asked from here, until one may continue it; loading a model takes minutes
+)
 
 
 class RunFailed(RuntimeError):
@@ -119,6 +123,12 @@ class Run:
         if not self.status().phase.final:
             self._handle.stop(grace)
 
+    def given_up(self) -> bool:
+        """Whether the run ended where it cannot be seen from here, as far as ten minutes of silence can tell: on a node
+        of a session that is over, or in a job whose scheduler does not answer inside a container."""
+        quiet = datetime.now(timezone.utc) - self._directory.read_status().updated_at
+        return self._handle.silent() and quiet.total_seconds() > QUIET_SECONDS
+
     @property
     def runner(self) -> str:
         """Who runs it, in words: a process and its host, a Slurm job, a Kubernetes Job."""
@@ -180,7 +190,7 @@ def prepare(config: RunConfig, directory: RunDirectory, resume: bool) -> bool:
                 f"{directory.path} already holds a run ({status.phase}). Follow it with Run.open(...), "
                 f"continue it with Run.start(..., resume=True), or choose another directory."
             )
-        if not status.phase.final:
+        if not status.phase.final and not run.given_up():
             raise ValueError(
                 f"{directory.path} is still {status.phase} ({run.runner}). Follow it with Run.open(...). If you know "
                 f"that it is gone, remove process.json and launch/ there."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,20 @@ def test_a_process_of_another_machine_is_not_signalled_here(tmp_path: Path) -> N
     with pytest.raises(LaunchError, match="cannot be ended from here"):
         handle.stop(grace=0.0)
     assert Run.open(directory.path).runner == f"process {os.getpid()} on elsewhere"
+
+
+def test_a_run_whose_machine_cannot_be_asked_may_be_continued_once_it_is_quiet(
+    config: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert begin(tmp_path) == 0
+    directory = RunDirectory(tmp_path / "run")
+    directory.process.write_text(json.dumps({"pid": 1, "host": "elsewhere", "started": None}))
+    directory.write_status(Status(phase=Phase.TRAINING, step=2))
+    assert begin(tmp_path) == 1
+    assert "is still training (process 1 on elsewhere)" in capsys.readouterr().err
+    long_ago = datetime.now(timezone.utc) - timedelta(minutes=11)
+    directory.write_status(Status(phase=Phase.TRAINING, step=2, updated_at=long_ago))
+    assert begin(tmp_path) == 0
 
 
 def test_schedulers_are_asked_rarely_and_never_while_the_run_speaks(tmp_path: Path) -> None:

@@ -51,6 +51,9 @@ class Handle(Protocol):
     def alive(self) -> bool:
         """Whether the trainer still runs or waits in a queue. What cannot be known from here counts as alive."""
 
+    def silent(self) -> bool:
+        """Whether nothing can be learned of it from here: then alive() is True, and its status is all there is."""
+
     def ending(self) -> str:
         """How it ended, as the words after its name: `was killed by SIGKILL (...)`. Only once alive() is False."""
 

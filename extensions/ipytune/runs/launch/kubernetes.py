@@ -76,6 +76,9 @@ class KubernetesHandle:
             return True
         return self._last.clean and time.monotonic() - (self._ended_at or 0.0) < SETTLE_SECONDS
 
+    def silent(self) -> bool:
+        return self.alive() and self._last is SILENT
+
     def ending(self) -> str:
         told = "" if self._directory.log_tail(1) else self._pod_log()
         return self._last.words + (f" (its pod printed: {told})" if told else "")

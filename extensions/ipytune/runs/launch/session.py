@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -69,6 +70,10 @@ class ProcessHandle:
             return age <= STARTING_SECONDS
         return alive(process)
 
+    def silent(self) -> bool:
+        process = self._directory.read_process()
+        return self._child is None and process is not None and process.host != socket.gethostname()
+
     def ending(self) -> str:
         code = self._child.poll() if self._child is not None else None
         if code is None:
@@ -103,7 +108,7 @@ class ProcessHandle:
             self._child.send_signal(number)
             return
         process = self._directory.read_process()
-        if process is None or process.host != identify(os.getpid()).host:
+        if process is None or self.silent():
             raise LaunchError(
                 f"The run in {self._directory.path} is {self.describe()}, which cannot be ended from here. It has been "
                 f"asked to stop; end it there."

@@ -53,9 +53,9 @@ class Sbatch:
         write_launched(directory, None)
         launch_folder(directory).mkdir(parents=True, exist_ok=True)
         replace_text(launch_folder(directory) / "job.sbatch", script)
-        code, output, error = run(command)
+        code, output, said = run(command)
         if code != 0:
-            raise LaunchError(f"Slurm did not take the job: {_told(output, error)}. Change what it names.")
+            raise LaunchError(f"Slurm did not take the job: {_told(output, said)}. Change what it names.")
         try:
             job = slurm_answers.job_id(output)
         except ValueError as unread:
@@ -81,6 +81,9 @@ class SlurmHandle:
         if self._last.alive:
             return True
         return self._last.clean and time.monotonic() - (self._ended_at or 0.0) < SETTLE_SECONDS
+
+    def silent(self) -> bool:
+        return self.alive() and self._last.state == SILENT
 
     def ending(self) -> str:
         return self._last.ending()
