@@ -1,6 +1,6 @@
 """`ipytune check`: what is wrong with a data set, and what of it is learned, before anything is trained.
 
-`cli.py` mounts `check`. Without a model only the conversations are looked at; torch is not used.
+`cli.py` mounts `check`. Without a model only the conversations are looked at; with one, its tokenizer too, no weights.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def check(
         dataset = load(config)
         if model is None and not _is_config(data):
             _tell(console, dataset.warnings)
-            console.print(f"{_counted(dataset)}. Name a --model to see its tokens.", highlight=False)
+            console.print(f"{_counted(dataset)}. Name a --model to see its tokens.", highlight=False, soft_wrap=True)
             return
         _with_tokenizer(console, config, dataset, preview)
     except DatasetError as error:
@@ -72,8 +72,9 @@ def _with_tokenizer(console: Console, config: RunConfig, dataset: Dataset, shown
     report = inspect(dataset, tokenizer, config, vocabulary_size(source)).checked()
     _tell(console, report.warnings)
     if shown:
-        console.print(preview(report.train, tokenizer, config, limit=shown).text(), soft_wrap=True)
-    console.print(f"{report}.", highlight=False)
+        batch = preview(report.train, tokenizer, config, limit=shown)
+        console.print(batch.text(brackets=not console.is_terminal), soft_wrap=True)
+    console.print(f"{report}.", highlight=False, soft_wrap=True)
 
 
 def _tell(console: Console, findings: list[Finding] | tuple[Finding, ...]) -> None:

@@ -55,15 +55,20 @@ class Preview:
     rows: tuple[tuple[Shown, ...], ...]
     step: int
 
-    def text(self) -> Text:
-        """For a terminal: learned text green and bold, the rest dim; conversations under a line with their counts."""
+    def text(self, brackets: bool = False) -> Text:
+        """For a terminal: learned text green and bold, the rest dim; conversations under a line with their counts.
+
+        brackets puts learned text between ⟦ and ⟧ too, for where colours are lost.
+        """
         out = Text()
         for number, row in enumerate(self.rows, start=1):
             out.append(f"{self._title(number, row)}\n", style="bold")
             for place, shown in enumerate(row, start=1):
                 out.append(f"── {_counts(place, shown)} ", style="cyan").append("─" * 20 + "\n", style="cyan")
                 for segment in _clipped(shown.segments):
-                    out.append(_visible(segment.text), style="bold green" if segment.learned else "dim")
+                    said = _visible(segment.text)
+                    said = f"⟦{said}⟧" if brackets and segment.learned else said
+                    out.append(said, style="bold green" if segment.learned else "dim")
                 out.append("\n")
         return out
 
@@ -83,7 +88,7 @@ class Preview:
         return self.html()
 
     def __str__(self) -> str:
-        return self.text().plain
+        return self.text(brackets=True).plain
 
     def _title(self, number: int, row: Sequence[Shown]) -> str:
         return f"step {self.step + 1}, row {number} of {len(self.rows)}: {sum(shown.tokens for shown in row)} tokens"

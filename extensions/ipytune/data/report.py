@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +171,7 @@ class _Part:
             what = f"token {highest} is beyond the model's {self._vocab_size} ids"
             self._own.append(Finding(self._file, example.line, what, "Use the tokenizer that came with the model"))
             return
-        if self._tokenizer.eos_token_id not in _learned_ids(tokens):
+        if self._tokenizer.eos_token_id not in compress(tokens.ids, tokens.learned):
             self._note(
                 example,
                 f"the answers end with another token than tokenizer.eos_token ({self._tokenizer.eos_token!r})",
@@ -233,10 +234,6 @@ def _reasoning_kept(content: str, plain: str) -> bool:
     """Whether the reasoning is in the rendered text, whatever white space the template puts around its tags."""
     reasoning = content.rpartition("</think>")[0].partition("<think>")[2]
     return " ".join(reasoning.split()) in plain
-
-
-def _learned_ids(tokens: Tokens) -> set[int]:
-    return {token for token, learned in zip(tokens.ids, tokens.learned, strict=True) if learned}
 
 
 def _control_tokens(tokenizer: Any) -> re.Pattern[str] | None:

@@ -48,7 +48,7 @@ def test_with_a_model_the_first_batch_is_shown(tmp_path: Path) -> None:
     assert code == 0, output
     assert output.count("── conversation") == 2
     assert "9 conversations to train on" in output
-    assert "<start> assistant" in output
+    assert "<start> assistant⟦ w" in output
 
 
 @pytest.mark.parametrize(
