@@ -55,13 +55,13 @@ class Tolerance:
 
 
 # A weight is rounded to 24, 11 and 8 bits in float32, float16 and bfloat16; q8_0 keeps 8 bits of the largest of each 32
-# weights. Through some 30 layers that grows to what stands here (measured on SmolLM2-135M, with a margin of about 4);
-# a wrong scale, a forgotten layer or unturned heads differ by one standard deviation and more.
+# weights. On SmolLM2-135M (30 layers) that comes to 0.08 for bfloat16 and 0.26 for q8_0, in the greatest of a million
+# logits; allowed is two to three times that. A wrong scale or unturned heads differ by one and more.
 TOLERANCES = {
     "float32": Tolerance(1e-3, 1e-4),
     "float16": Tolerance(0.03, 0.003),
     "bfloat16": Tolerance(0.25, 0.03),
-    "q8_0": Tolerance(0.4, 0.05),
+    "q8_0": Tolerance(0.6, 0.05),
 }
 _KINDS = {0: "float32", 1: "float16", 32: "bfloat16", 7: "q8_0"}  # general.file_type of a GGUF file
 LEFT = 0.5  # of what the adapter changed, at least; less, and rounding has swallowed what was learned
