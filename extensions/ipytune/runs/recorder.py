@@ -23,7 +23,7 @@ class Recorder:
         self._writes = writes
         self.status = Status(pid=os.getpid(), host=socket.gethostname())
         self.listener: Callable[[str, Mapping[str, Any]], None] = lambda kind, fields: None
-        """Told of each event as it is written, and of `end` before the run's last word; see `ipytune.runs.track`."""
+        """Told of each event as it is written, and of `end` after the run's last word; see `ipytune.runs.track`."""
 
     def phase(self, phase: Phase, **changes: Any) -> None:
         """Enters a phase."""
@@ -57,16 +57,16 @@ class Recorder:
         """The report first: whoever sees a final phase may read it."""
         if self._writes:
             self._directory.write_report(report)
-            self.listener("end", {"phase": str(phase)})
         self.phase(phase, ended_by=report.get("ended_by"), estimatedRemainingSeconds=0.0)
         if self._writes:
             for request in (STOP, CHECKPOINT_NOW):
                 self._directory.done(request)
+            self.listener("end", {"phase": str(phase)})
 
     def fail(self, why: str) -> None:
+        self.phase(Phase.ERROR, error=why, estimatedRemainingSeconds=None)
         if self._writes:
             self.listener("end", {"phase": str(Phase.ERROR)})
-        self.phase(Phase.ERROR, error=why, estimatedRemainingSeconds=None)
 
     def _update(self, **changes: Any) -> None:
         self.status = self.status.model_copy(update={"updated_at": datetime.now(timezone.utc), **changes})

@@ -4,7 +4,8 @@ Guarantees
 - Training never waits for a tracker: what it is told goes into a bounded queue, and a thread of its own passes it on.
 - A tracker that fails is a warning in events.jsonl, once for each time it goes away; training goes on, and so does the
   tracker when its server is back.
-- At the end what is left is passed on within CLOSE_SECONDS, or given up with a warning.
+- At the end, when all of the run's own files are written, what is left is passed on within CLOSE_SECONDS, or given up
+  with a warning.
 - A continued run goes on in the same curves; steps that are done again appear once.
 - Addresses and keys stay in the environment: no file of ours and no warning holds them.
 """
@@ -70,7 +71,10 @@ def require(track: Sequence[str]) -> None:
 def tracking(
     config: RunConfig, directory: RunDirectory, warn: Callable[[str], None]
 ) -> Callable[[str, Mapping[str, Any]], None]:
-    """What the recorder of a run tells its events to; see `Tracking.take`. Raises ConfigError as `require` does."""
+    """What the recorder of a run tells its events to; see `Tracking.take`. Raises ConfigError as `require` does.
+
+    Imports the trackers' packages, which may take seconds: before training, so that no step waits for an import.
+    """
     from ipytune.runs.trackers import MLflow, TensorBoard
 
     require(config.track)
@@ -87,8 +91,8 @@ class Tracking:
         self._resumed_at: int | None = None
 
     def take(self, kind: str, fields: Mapping[str, Any]) -> None:
-        """An event as it is written to events.jsonl, or `end` with the phase that is going to be the run's last word.
-        Returns at once, except for `end`: within CLOSE_SECONDS."""
+        """An event as it is written to events.jsonl, or `end` with the final phase, once the run's own record is
+        complete. Returns at once, except for `end`: within CLOSE_SECONDS."""
         if kind == "resumed":
             self._resumed_at = fields["step"]
         elif kind == "phase" and fields["phase"] == Phase.TRAINING:

@@ -1,4 +1,4 @@
-"""TensorBoard and MLflow as trackers (`ipytune.runs.track`). Their packages are imported when a run starts.
+"""TensorBoard and MLflow as trackers (`ipytune.runs.track`). Their packages are imported when one is made.
 
 TensorBoard by tensorboardX: it writes TensorBoard's files with three small dependencies, where torch's own writer needs
 the whole viewer. MLflow by mlflow-skinny: the client without its server.
@@ -31,17 +31,18 @@ class TensorBoard:
     name = "TensorBoard"
 
     def __init__(self, directory: RunDirectory) -> None:
+        import tensorboardX
+
+        self._module = tensorboardX
         self._folder = directory.path / "tensorboard"
         self._writer: Any = None
 
     def start(self, config: RunConfig, resumed_at: int | None) -> None:
-        from tensorboardX import SummaryWriter
-
         # A run that goes on hides what was written after its checkpoint: those steps are done again. The number keeps
         # two files of one second apart.
         before = len(list(self._folder.iterdir())) if self._folder.is_dir() else 0
         purge = (resumed_at or 0) + 1 if before else None
-        self._writer = SummaryWriter(str(self._folder), purge_step=purge, filename_suffix=f".{before:03}")
+        self._writer = self._module.SummaryWriter(str(self._folder), purge_step=purge, filename_suffix=f".{before:03}")
         if not before:
             self._writer.add_text("config", "\n".join(f"    {line}" for line in config.as_yaml().splitlines()))
 
@@ -66,6 +67,10 @@ class MLflow:
     name = "MLflow"
 
     def __init__(self, directory: RunDirectory) -> None:
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # nobody asked to tell MLflow's makers
+        import mlflow
+
+        self._module: Any = mlflow
         self._directory = directory
         self._memory = directory.path / "mlflow.json"
         self._client: Any = None
@@ -74,11 +79,8 @@ class MLflow:
         self._sent: dict[str, int] = {}  # metric -> last step that is there already
 
     def start(self, config: RunConfig, resumed_at: int | None) -> None:
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # nobody asked to tell MLflow's makers
-        from mlflow import MlflowClient
-
         address = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self._directory.path.parent / 'mlflow.db'}"
-        self._client = MlflowClient(tracking_uri=address)
+        self._client = self._module.MlflowClient(tracking_uri=address)
         self._run_id = self._known() or self._create(config)
 
     def record(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -88,11 +90,10 @@ class MLflow:
                 self._kept.append((name, value, now, step))
 
     def flush(self) -> None:
-        from mlflow.entities import Metric
-
+        metric = self._module.entities.Metric
         while self._kept:
             batch = [self._kept[at] for at in range(min(BATCH, len(self._kept)))]
-            self._client.log_batch(self._run_id, metrics=[Metric(*metric) for metric in batch], synchronous=True)
+            self._client.log_batch(self._run_id, metrics=[metric(*kept) for kept in batch], synchronous=True)
             for name, _, _, step in batch:
                 self._kept.popleft()
                 self._sent[name] = max(step, self._sent.get(name, -1))
@@ -105,14 +106,12 @@ class MLflow:
     def _known(self) -> str | None:
         """The id of the run that this directory has there already, marked as running; None when it has none, or when
         it was deleted there."""
-        from mlflow.exceptions import MlflowException
-
         try:
             run_id = str(json.loads(self._memory.read_text(encoding="utf-8"))["run_id"])
             run = self._client.get_run(run_id)
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
-        except MlflowException as error:
+        except self._module.MlflowException as error:
             if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 return None
             raise  # the server is away: try again later
@@ -125,14 +124,12 @@ class MLflow:
         return run_id
 
     def _create(self, config: RunConfig) -> str:
-        from mlflow.entities import Param
-
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
         run = self._client.create_run(self._experiment(name), run_name=self._directory.path.name)
         run_id = str(run.info.run_id)
         replace_text(self._memory, json.dumps({"run_id": run_id}))
         settings = [
-            Param(setting, str(value)[:PARAMETER_LENGTH])
+            self._module.entities.Param(setting, str(value)[:PARAMETER_LENGTH])
             for setting, value in flattened(config).items()
             if value is not None
         ]
@@ -141,13 +138,11 @@ class MLflow:
         return run_id
 
     def _experiment(self, name: str) -> str:
-        from mlflow.exceptions import MlflowException
-
         if (found := self._client.get_experiment_by_name(name)) is not None:
             return str(found.experiment_id)
         try:
             return str(self._client.create_experiment(name))
-        except MlflowException as error:
+        except self._module.MlflowException as error:
             found = self._client.get_experiment_by_name(name)  # another run may have made it meanwhile
             if found is None:
                 raise error
