@@ -164,6 +164,9 @@ def make_model(name: str, directory: Path) -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
+    from ipytune.lora.quiet import quiet_libraries
+
+    quiet_libraries()
     words = ["<unk>", "<start>", "<end>", "user", "assistant"]
     words += ["one", "two", "three", "four", "five", "six", "seven", "eight"]
     backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
