@@ -51,7 +51,7 @@ def test_the_texts(config: RunConfig, tmp_path: Path, form: Any, golden: Callabl
     text = main.read_text()
     if form == "yaml":  # the settings themselves are tested below
         text = "".join(line for line in text.splitlines(keepends=True) if line.startswith("#"))
-    golden(f"{form}-{main.name}", re.sub(r"(?ms)^CONFIG = .*?^\)$", "CONFIG = ...", text))
+    golden(f"{form}-{main.name}.txt", re.sub(r"(?ms)^CONFIG = .*?^\)$", "CONFIG = ...", text))
     golden("requirements.txt", (main.parent / "requirements.txt").read_text())
 
 
