@@ -127,10 +127,8 @@ class _Part:
 
     def found(self) -> list[Finding]:
         shared = [
-            Finding(
-                self._file, lines[0], what + (f" (and {len(lines) - 1:,} more like it)" if lines[1:] else ""), *rest
-            )
-            for (what, *rest), lines in self._shared.items()
+            Finding(self._file, lines[0], f"{what}{_and_more(lines)}", remedy, warning)
+            for (what, remedy, warning), lines in self._shared.items()
         ]
         return [*self._own, *shared, *self._lengths()]
 
@@ -206,6 +204,10 @@ class _Part:
             why = "have nothing to learn in their first" if self._config.data.too_long == "truncate" else "are over"
             what = f"{self.dropped:,} of {total:,} conversations {why} {limit} tokens and are dropped"
             yield Finding(self._file, 0, what, remedy, warning=True)
+
+
+def _and_more(lines: Sequence[int]) -> str:
+    return f" (and {len(lines) - 1:,} more like it)" if len(lines) > 1 else ""
 
 
 def _eaten(example: Example, text: str) -> Iterator[tuple[str, str, bool]]:

@@ -138,12 +138,13 @@ def _marked(
     """The spans between markers that belong to the wanted answers."""
     from transformers.utils.chat_template_utils import render_jinja_template
 
-    texts, spans = render_jinja_template(
+    both: Any = render_jinja_template(  # annotated as a text; it gives texts and, for each, the marked spans
         [list(messages)],
         chat_template=_template(tokenizer),
         return_assistant_tokens_mask=True,
         **tokenizer.special_tokens_map,
     )
+    texts, spans = both
     marked = [(start, end) for start, end in spans[0] if end > start]
     if texts[0] != text or (len(marked) != len(answers) and len(wanted) != len(answers)) or not marked:
         raise TemplateError(
