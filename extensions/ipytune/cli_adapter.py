@@ -93,11 +93,11 @@ def card(
         _fail(str(error))
 
 
-def _prove(source: Path, base: str | None, **written: Path) -> bool:
+def _prove(source: Path, base: str | None, merged: Path, gguf: Path | None = None) -> bool:
     from ipytune.adapter.verify import verify
 
     run = (source / "config.yaml").is_file()
-    proof = verify(source, **written, base=base, out=source / "proof.json" if run else None)
+    proof = verify(source, merged, gguf, base=base, out=source / "proof.json" if run else None)
     typer.echo(str(proof))
     return proof.passed
 

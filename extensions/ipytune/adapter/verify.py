@@ -366,7 +366,8 @@ def _model(directory: Path, gguf: Path | None = None) -> Iterator[Any]:
             config = LlamaConfig(**values)
         where = gguf.parent
         options |= {"gguf_file": gguf.name, "config": config, "quantization_config": GgufConfig(dequantize=True)}
-    model: Any = AutoModelForCausalLM.from_pretrained(where, **options).to(device).eval()
+    model: Any = AutoModelForCausalLM.from_pretrained(where, **options)
+    model = model.to(device).eval()
     try:
         yield model
     finally:

@@ -75,10 +75,12 @@ def read_vocabulary(directory: Path, rows: int) -> Vocabulary:
     model = described["model"]
     if model.get("type") != "BPE":
         raise AdapterError(f"The tokenizer in {directory} is {model.get('type')}, and only BPE is converted. {_REMEDY}")
+    merges: tuple[str, ...] = ()
+    scores: dict[str, float] = {}
     if _is_sentencepiece(described):
-        kind, pre, merges, scores = "llama", "default", (), _scores(model)
+        kind, pre, scores = "llama", "default", _scores(model)
     else:
-        kind, pre, merges, scores = "gpt2", pre_tokenizer_name(described), tuple(_merges(model)), {}
+        kind, pre, merges = "gpt2", pre_tokenizer_name(described), tuple(_merges(model))
     tokens, types = _tokens(described, rows)
     plain, whole = backend.encode("a", add_special_tokens=False).ids, backend.encode("a").ids
     return Vocabulary(

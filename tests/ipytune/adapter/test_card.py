@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.main import get_command
 from typer.testing import CliRunner
@@ -98,6 +98,7 @@ def test_a_proof_is_told_and_dora_is_not_promised_to_vllm(llama: Path, tmp_path:
     assert "vllm serve" not in text and "merge it first" in text
 
 
+@settings(max_examples=50)
 @given(st.text())
 def test_values_stay_on_their_line_and_in_their_cell(value: str) -> None:
     for shown in (_plain(value), _code(value)):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import PeftModel
 from safetensors.torch import load_file
@@ -36,9 +36,8 @@ def logits(model: Any) -> torch.Tensor:
         {"use_rslora": True},
         {"use_dora": True},
         {"rank_pattern": {"q_proj": 8}, "alpha_pattern": {"q_proj": 3}},
-        {"target_modules": ["q_proj", "down_proj"]},
     ],
-    ids=["plain", "rslora", "dora", "patterns", "some"],
+    ids=["plain", "rslora", "dora", "patterns"],
 )
 def test_it_answers_as_the_adapter_does(llama: Path, tmp_path: Path, options: dict[str, Any]) -> None:
     adapter = tiny.save_adapter(llama, tmp_path / "adapter", **options)
@@ -165,6 +164,7 @@ def test_nothing_there_is_replaced(adapter: Path, merged: Path, tmp_path: Path) 
         merge(tmp_path, tmp_path / "merged")
 
 
+@settings(max_examples=40)
 @given(st.lists(st.integers(1, 100), max_size=30), st.integers(1, 120))
 def test_parts_keep_order_and_size(sizes: list[int], limit: int) -> None:
     tensors = [Stored(str(i), Path("f"), (size,), size) for i, size in enumerate(sizes)]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from gguf import GGUFReader
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 
@@ -55,8 +55,6 @@ def test_a_model_without_the_adapter_is_not_alike(llama: Path, adapter: Path, tm
     proof = verify(adapter, llama, questions=QUESTIONS, out=tmp_path / "proof.json")
     assert not proof.passed
     assert "NOT ALIKE" in str(proof) and "the adapter is not in there" in str(proof)
-    proof = verify(adapter, gguf=gguf(llama, tmp_path / "base.gguf", "f16"), questions=QUESTIONS)
-    assert not proof.passed
 
 
 def test_another_template_or_stop_token_is_named(adapter: Path, merged: Path, tmp_path: Path) -> None:
@@ -88,8 +86,9 @@ def test_what_is_missing_is_named(adapter: Path, tmp_path: Path) -> None:
         proving.read_metadata(tmp_path / "no.gguf")
 
 
-@given(st.floats(0, 0.2), st.floats(0.5, 3))
-def test_an_answer_may_change_only_at_a_tie(rounding: float, margin: float) -> None:
+@settings(max_examples=20)
+@given(st.floats(0.5, 3))
+def test_an_answer_may_change_only_at_a_tie(margin: float) -> None:
     """Two best tokens, `margin` apart, on a spread of about one; the other model prefers the second."""
     reference = torch.linspace(-1.7, 1.7, 50).repeat(1, 1)
     reference[0, 7], reference[0, 3] = 5.0, 5.0 - margin
