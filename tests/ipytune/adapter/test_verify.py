@@ -18,8 +18,9 @@ from ipytune import models
 from ipytune.adapter import verify as proving
 from ipytune.adapter.gguf import gguf
 from ipytune.adapter.merge import merge
+from ipytune.adapter.proof import TOLERANCES, Reading, compare
 from ipytune.adapter.source import AdapterError
-from ipytune.adapter.verify import Reading, compare, verify
+from ipytune.adapter.verify import verify
 from tests.ipytune.adapter import tiny
 from tests.ipytune.evaluate.test_bundled_model import bundled
 
@@ -46,7 +47,7 @@ def test_rounding_is_told_and_allowed(adapter: Path, tmp_path: Path) -> None:
     merged = merge(adapter, tmp_path / "merged", dtype="bfloat16")
     proof = verify(adapter, merged, gguf(merged, tmp_path / "m.gguf", "q8_0"), QUESTIONS)
     assert proof.passed, str(proof)
-    assert 1e-4 < proof.forms[0].logit_difference_relative < proving.TOLERANCES["bfloat16"].logits
+    assert 1e-4 < proof.forms[0].logit_difference_relative < TOLERANCES["bfloat16"].logits
     assert proof.forms[1].dtype == "q8_0"
     assert (merged / "proof.json").is_file()
 
