@@ -23,15 +23,15 @@ from typing import Any
 import torch
 
 from ipytune import models
-from ipytune.data.findings import DatasetError, Finding
 from ipytune.data.pack import Row, batch, pack, row_of
-from ipytune.data.read import Example
-from ipytune.data.template import ChatTokenizer, Tokens, render
+from ipytune.data.report import inspect
+from ipytune.data.template import ChatTokenizer, Tokens
+from ipytune.data.tokenizer import load_tokenizer, vocabulary_size
 from ipytune.data.validate import Dataset
 from ipytune.lora import checkpoint, pissa, samples
 from ipytune.lora.config import RunConfig
 from ipytune.lora.hardware import choose_device, choose_dtype, describe, peak_memory_bytes, usable_cpus
-from ipytune.lora.model import Trainable, load_base, load_tokenizer, with_adapter
+from ipytune.lora.model import Trainable, load_base, with_adapter
 from ipytune.lora.optimiser import adamw, set_rate
 from ipytune.lora.parallel import Group, shard, shares
 from ipytune.lora.pressure import Footprint, OutOfMemory, is_out_of_memory
@@ -78,11 +78,10 @@ class Training:
 
         source = models.resolve(config.model)
         self.tokenizer: ChatTokenizer = load_tokenizer(source)
-        self.train_tokens = tokenise(self.tokenizer, dataset.train, config.train_file, config.max_length)
-        self.eval_tokens: list[Tokens] = []
-        if config.eval_file is not None:
-            held_out = dataset.held_out[:EVAL_EXAMPLES]
-            self.eval_tokens = tokenise(self.tokenizer, held_out, config.eval_file, config.max_length)
+        report = inspect(dataset, self.tokenizer, config, vocabulary_size(source)).checked()
+        for warning in report.warnings:
+            recorder.event("warning", text=str(warning))
+        self.train_tokens, self.eval_tokens = report.train, report.held_out[:EVAL_EXAMPLES]
         self.sharded = group.size > 1 and config.parallel == "fsdp"
         base = load_base(source, self.dtype, torch.device("cpu") if self.sharded else self.device, config.quantise)
 
@@ -381,24 +380,6 @@ def summed_losses(model: Trainable, rows: Sequence[Row], passes: int = 0) -> tup
     finally:
         model.peft.train()
     return total, sum(len(row.predictions) for row in rows)
-
-
-def tokenise(tokenizer: ChatTokenizer, examples: Sequence[Example], file: Path, max_length: int) -> list[Tokens]:
-    """The examples as tokens; raises DatasetError for those over max_length, TemplateError."""
-    tokens = [render(tokenizer, example.as_dicts()) for example in examples]
-    findings = [
-        Finding(
-            file,
-            example.line,
-            f"{len(rendered)} tokens, over max_length {max_length}",
-            "Raise max_length (and row_tokens), or shorten the conversation",
-        )
-        for example, rendered in zip(examples, tokens, strict=True)
-        if len(rendered) > max_length
-    ]
-    if findings:
-        raise DatasetError(findings)
-    return tokens
 
 
 def checked(loss: float, step: int, config: RunConfig) -> float:

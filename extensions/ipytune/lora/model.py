@@ -14,7 +14,7 @@ from peft.utils import set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM
 
 from ipytune.data.pack import Row
 from ipytune.lora import attention, linear, pissa
@@ -89,11 +89,6 @@ class Trainable:
 
     def load(self, directory: Path) -> None:
         set_peft_model_state_dict(self.peft, load_file(directory / "adapter_model.safetensors"))
-
-
-def load_tokenizer(source: Path | str) -> PreTrainedTokenizerBase:
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source)
-    return tokenizer
 
 
 def load_base(source: Path | str, dtype: torch.dtype, device: torch.device, quantise: str = "none") -> Any:

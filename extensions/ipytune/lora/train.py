@@ -83,9 +83,7 @@ def run(directory: RunDirectory, recorder: Recorder, interrupt: Interrupt) -> No
     if config.track:
         recorder.listener = tracking(config, directory, lambda text: recorder.event("warning", text=text))
     recorder.phase(Phase.LOADING_DATASET)
-    dataset = load(config.train_file, config.eval_file)
-    for warning in dataset.warnings:
-        recorder.event("warning", text=str(warning))
+    dataset = load(config)
 
     recorder.phase(Phase.LOADING_MODEL)
     openmp.spin_briefly()

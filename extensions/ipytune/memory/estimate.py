@@ -266,13 +266,11 @@ def _kept_by_adapters(plan: Plan) -> float:
 
 def head(plan: Plan) -> float:
     """Of N learned tokens, the hidden states and their gradient, 2 N h e; of a chunk of n tokens, float32 logits twice
-    (logsumexp makes a copy), 8 n V, where n V is at most LOGITS_PER_CHUNK (`lora.loss`); from the second chunk on also
-    what is left of the one before, 4 n V."""
+    (logsumexp makes a copy), 8 n V, where n V is at most LOGITS_PER_CHUNK (`lora.loss`)."""
     shape = plan.shape
     learned = math.ceil(plan.learned * plan.row)
     most = max(1, LOGITS_PER_CHUNK[plan.device] // shape.vocabulary)
-    chunk, copies = min(learned, most), 2 if learned <= most else 3
-    return 2 * learned * shape.hidden * plan.element + 4 * copies * chunk * shape.vocabulary
+    return 2 * learned * shape.hidden * plan.element + 8 * min(learned, most) * shape.vocabulary
 
 
 def backward(plan: Plan) -> float:

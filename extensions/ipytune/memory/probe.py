@@ -145,10 +145,10 @@ class Step:
         from ipytune import models
         from ipytune.data.pack import pack, row_of
         from ipytune.data.report import inspect
+        from ipytune.data.tokenizer import load_tokenizer
         from ipytune.data.validate import load
         from ipytune.lora.hardware import choose_device, choose_dtype, usable_cpus
         from ipytune.lora.loop import learned_tokens
-        from ipytune.lora.model import load_tokenizer
         from ipytune.lora.quiet import quiet_libraries
 
         quiet_libraries()

@@ -22,6 +22,7 @@ from ipytune.runs.launch.pids import alive, identify
 from ipytune.runs.launch.reopen import reopen
 from ipytune.runs.launch.session import Session
 from ipytune.runs.status import Phase, Status
+from ipytune.runs.track import require
 
 __all__ = ["Run", "RunFailed", "alive", "identify", "prepare", "versions"]
 
@@ -181,6 +182,7 @@ def prepare(config: RunConfig, directory: RunDirectory, resume: bool) -> bool:
 
     True when something is left to train; False for a run that is complete. Raises as `Run.start` does.
     """
+    require(config.track)
     pinned = config.pinned()
     if directory.exists:
         run = Run(directory)
