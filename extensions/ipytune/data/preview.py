@@ -84,6 +84,22 @@ class Preview:
         )
         return f'<div class="ipt-preview"><style>{STYLE}</style>{rows}</div>'
 
+    def plain(self) -> list[dict[str, Any]]:
+        """Rows as plain data, for a widget: {title, conversations: [{title, segments: [[text, learned], ...]}]}."""
+        return [
+            {
+                "title": self._title(number, row),
+                "conversations": [
+                    {
+                        "title": _counts(place, shown),
+                        "segments": [[_visible(part.text), part.learned] for part in _clipped(shown.segments)],
+                    }
+                    for place, shown in enumerate(row, start=1)
+                ],
+            }
+            for number, row in enumerate(self.rows, start=1)
+        ]
+
     def _repr_html_(self) -> str:
         return self.html()
 

@@ -21,6 +21,10 @@ FREE_ON_RESUME = frozenset(
 )
 
 
+# The docstrings of fields are their descriptions: what the panel and the schema say of them has one place.
+_CLOSED = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
 class ConfigError(ValueError):
     """A configuration that cannot be read; the message names the file, the field and what is allowed."""
 
@@ -28,7 +32,7 @@ class ConfigError(ValueError):
 class DataSettings(BaseModel):
     """How the files are read and what of them is learned."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = _CLOSED
 
     layout: Literal["auto", "messages", "prompt-completion", "alpaca", "sharegpt"] = "auto"
     """Which columns a row has; auto recognises it by their names."""
@@ -45,7 +49,7 @@ class DataSettings(BaseModel):
 class LoraSettings(BaseModel):
     """Shape of the adapter. Sources of the defaults: "LoRA Without Regret" and the Tinker cookbook."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = _CLOSED
 
     rank: Annotated[int, Field(ge=1, le=512)] = 16
     """16: enough for a few thousand examples, and vLLM serves it without --max-lora-rank (its default limit is 16)."""
@@ -69,14 +73,14 @@ class LoraSettings(BaseModel):
 class RunConfig(BaseModel):
     """A fine-tuning run. Paths in a YAML file are relative to that file; from Python, to the working directory."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = _CLOSED
 
     model: str = "smollm2-135m-instruct"
     """A directory, the name of a bundled model, or an id on a model hub; see `ipytune.models.resolve`."""
     train_file: Path
-    """JSON lines, one conversation a line: {"messages": [{"role": ..., "content": ...}, ...]}."""
+    """Conversations to learn from: JSON lines, JSON, CSV, TSV or Parquet; `data` says how they are read."""
     eval_file: Path | None = None
-    """Conversations that are never trained on; the loss on them is reported at each checkpoint and at the end."""
+    """Conversations that are never trained on; the loss on them is reported while training and at the end."""
     train_sha256: str | None = None
     """Checksum of train_file, filled in when a run starts; a continued run refuses changed data."""
     eval_sha256: str | None = None
@@ -94,19 +98,23 @@ class RunConfig(BaseModel):
     warmup_steps: Annotated[int, Field(ge=0)] = 5
     """5: Adam's first estimates are noisy; longer warm-up only spends a short run."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """0: the adapter is small and begins at no change, so there is little to hold back."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """A longer gradient is scaled down to this: one odd batch does not undo what was learned."""
     epochs: Annotated[float, Field(gt=0)] = 1.0
     """Passes over train_file; max_steps, when set, decides instead."""
     max_steps: Positive | None = None
+    """Optimiser steps, however many passes that is; None: as many as `epochs` takes."""
     max_minutes: Annotated[float, Field(gt=0)] | None = None
     """Ends training after this many minutes (loading not counted), keeping what was learned; counts anew on resume."""
     batch_size: Annotated[int, Field(ge=1, le=1024)] = 8
     """Conversations per optimiser step. LoRA tolerates large batches less than full fine-tuning: stay below 32."""
     max_length: Annotated[int, Field(ge=8)] = 1024
-    """Tokens; a longer conversation is an error before training starts, never cut silently."""
+    """Tokens. A longer conversation is an error before training starts unless data.too_long says otherwise."""
     row_tokens: Annotated[int, Field(ge=8)] = 1024
     """Conversations are packed into rows of up to this many tokens for one forward pass; a memory limit, no more."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Of the adapter's beginning, the order of the conversations, dropout, and which ones are held out."""
     eval_every: Positive | None = None
     """Optimiser steps between two losses on the held-out conversations; None: at each checkpoint."""
     patience: Positive | None = None
@@ -118,6 +126,7 @@ class RunConfig(BaseModel):
     sample_every: Positive | None = None
     """Optimiser steps between two such answers; None: at each checkpoint."""
     sample_tokens: Annotated[int, Field(ge=1, le=1024)] = 64
+    """The longest such answer."""
 
     gradient_checkpointing: Literal["auto", "never", "always"] = "auto"
     """Recompute activations in the backward: half as much work again for LoRA. auto: only after memory ran out."""
@@ -127,12 +136,14 @@ class RunConfig(BaseModel):
     """How several processes share the work; auto: fsdp when the base does not fit one GPU, else ddp."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: the GPU if there is one."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the frozen base: auto is bfloat16 on a GPU and on a CPU with AMX, else float32 (bfloat16 would be slower).
     The adapter and its optimiser are always float32: plain bfloat16 Adam loses small updates."""
     threads: Positive | None = None
     """CPU threads; None takes the cores that this process may use."""
     log_every: Positive = 1
+    """Optimiser steps between two points of the curve."""
     checkpoint_every: Annotated[int, Field(ge=0)] = 50
     """Optimiser steps between checkpoints; 0 writes one only when the run stops."""
     keep_checkpoints: Positive = 2

@@ -53,7 +53,7 @@ class Follower:
         self._offset = 0
         self._steps: list[int] = []
         self._losses: list[float] = []
-        self._evals: list[tuple[int, float]] = []
+        self._evals: dict[int, float] = {}
         self._points: tuple[Point, ...] = ()
 
     def look(self) -> Snapshot:
@@ -69,11 +69,9 @@ class Follower:
                 remedy="Mend the cause, then press Continue to go on from the last checkpoint, or start a new run.",
                 log=self.run.log_tail(40),
             )
-        if status.phase.final and status.eval_loss is not None and (status.step, status.eval_loss) not in self._evals:
-            self._evals.append((status.step, status.eval_loss))  # the last one is in the status only
         if events:
             self._points = tuple(thinned(smoothed(self._steps, self._losses)))
-        return Snapshot(status=status, points=self._points, evals=tuple(self._evals), problem=problem)
+        return Snapshot(status=status, points=self._points, evals=tuple(sorted(self._evals.items())), problem=problem)
 
     def _take(self, event: dict[str, Any]) -> None:
         step = event.get("step")
@@ -83,12 +81,12 @@ class Follower:
             # Steps after the checkpoint are done again, and recorded again.
             keep = sum(1 for earlier in self._steps if earlier <= step)
             del self._steps[keep:], self._losses[keep:]
-            self._evals = [item for item in self._evals if item[0] <= step]
-        if event.get("kind") == "metric" and isinstance(event.get("loss"), (int, float)):
+            self._evals = {earlier: loss for earlier, loss in self._evals.items() if earlier <= step}
+        elif event.get("kind") == "metric" and isinstance(event.get("loss"), (int, float)):
             self._steps.append(step)
             self._losses.append(float(event["loss"]))
-        if isinstance(event.get("eval_loss"), (int, float)):
-            self._evals.append((step, float(event["eval_loss"])))
+        elif event.get("kind") == "evaluation" and isinstance(event.get("eval_loss"), (int, float)):
+            self._evals[step] = float(event["eval_loss"])  # measured again at a step: the last one counts
 
 
 def phase_words(phase: Phase) -> str:

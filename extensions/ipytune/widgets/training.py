@@ -20,6 +20,7 @@ import traitlets
 
 from ipytune.lora.config import RunConfig
 from ipytune.runs import Phase, Run, RunFailed
+from ipytune.runs.launch import Launcher
 from ipytune.series import packed
 from ipytune.widgets import picture
 from ipytune.widgets.follow import Follower, Snapshot, line, phase_words, shown_facts
@@ -33,6 +34,7 @@ class TrainingPanel(Panel):
     """See the module.
 
     config: a RunConfig to start with, or a Run to follow.   run_dir: where the run is, or will be; not for a Run.
+    launcher: who runs it (`ipytune.runs.launch`); None: a process of this session.
     """
 
     _esm = script("training.js")
@@ -49,8 +51,14 @@ class TrainingPanel(Panel):
     can_start = traitlets.Bool(True).tag(sync=True)
     can_stop = traitlets.Bool(False).tag(sync=True)
 
-    def __init__(self, config: RunConfig | Run | None = None, run_dir: Path | str | None = None) -> None:
+    def __init__(
+        self,
+        config: RunConfig | Run | None = None,
+        run_dir: Path | str | None = None,
+        launcher: Launcher | None = None,
+    ) -> None:
         super().__init__()
+        self._launcher = launcher
         self._lock = threading.RLock()
         self._follower: Follower | None = None
         self._snapshot: Snapshot | None = None
@@ -84,12 +92,13 @@ class TrainingPanel(Panel):
                     raise ValueError(
                         f"{self._path} holds no run. Give a configuration: TrainingPanel(config, run_dir)."
                     )
-                run = Run.start(self._config, self._path)
+                run = Run.start(self._config, self._path, launcher=self._launcher)
             else:
                 phase = self._follower.run.status().phase
                 if phase not in (Phase.STOPPED, Phase.ERROR):
                     raise ValueError(f"This run is {phase_words(phase)}; there is nothing to start.")
-                run = Run.start(self._config or self._follower.run.config, self._path, resume=True)
+                config = self._config or self._follower.run.config
+                run = Run.start(config, self._path, resume=True, launcher=self._launcher)
             self._asked_to_stop = False
             self.problem = {}
             self._adopt(run)

@@ -1,0 +1,112 @@
+"""What the data holds, before any model is loaded: columns, counts, findings, the first batch as it will be learned.
+
+It needs the tokenizer, so the first look takes some seconds; torch is not imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from ipytune.data.findings import DatasetError, Finding
+from ipytune.data.formats import read_records
+from ipytune.data.layouts import LAYOUTS, Guess, guess
+from ipytune.data.preview import Preview, preview
+from ipytune.data.read import Example, columns_of
+from ipytune.data.report import Report, inspect
+from ipytune.data.tokenizer import load_tokenizer, vocabulary_size
+from ipytune.data.validate import load
+from ipytune.lora.config import RunConfig
+from ipytune.models import SMOLLM2, resolve
+
+PREVIEWED = 4  # conversations of the first batch that are shown
+_FOLDERS, _OFFERED = 200, 50  # looked into, and files offered: a home directory may hold a million
+_DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".jsonl.gz", ".csv.gz")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Of a data file: its columns, and what they seem to be."""
+
+    names: tuple[str, ...]
+    guessed: Guess
+
+    def asked(self, layout: str) -> tuple[str, ...]:
+        """Our columns of a layout (`auto`: of the one that is guessed); empty while the layout is not known."""
+        chosen = self.guessed.layout if layout == "auto" else layout
+        return LAYOUTS[chosen].names if chosen is not None else ()
+
+
+@dataclass(frozen=True)
+class Look:
+    """report: None when rows could not be read or learned at all. system, question: of the first conversation held out
+    (else trained on), to try the result with."""
+
+    report: Report | None
+    findings: tuple[Finding, ...]
+    first_batch: Preview | None = None
+    system: str = ""
+    question: str = ""
+
+    @property
+    def passed(self) -> bool:
+        return self.report is not None and not any(not finding.warning for finding in self.findings)
+
+
+def columns(file: Path | str) -> Columns:
+    """Raises FileNotFoundError, and DatasetError for a file that cannot be read."""
+    path = Path(file).expanduser()
+    records, findings = read_records(path)
+    if not records and findings:
+        raise DatasetError(findings)
+    names = tuple(columns_of(records))
+    return Columns(names, guess(names))
+
+
+def look(config: RunConfig) -> Look:
+    """Reads, validates and tokenises. What is wrong with the data is in the findings.
+
+    Raises FileNotFoundError, ModelNotFound, OSError when the model has no tokenizer.
+    """
+    try:
+        dataset = load(config)
+    except DatasetError as error:
+        return Look(None, error.findings)
+    source = resolve(config.model)
+    tokenizer = load_tokenizer(source)
+    report = inspect(dataset, tokenizer, config, vocabulary_size(source))
+    batch = preview(report.train, tokenizer, config, limit=PREVIEWED) if report.train and not report.errors else None
+    system, question = _first_words(dataset.held_out or dataset.train)
+    return Look(report, report.findings, batch, system, question)
+
+
+def data_files(folder: Path) -> list[str]:
+    """Files at `folder` and below that may hold conversations, for a list to choose from; not hidden ones."""
+    found = (
+        str(path.relative_to(folder))
+        for directory in _folders(folder)
+        if directory == folder or not (directory / "config.json").is_file()  # of a model's files none is data
+        for path in sorted(directory.iterdir())
+        if path.name.lower().endswith(_DATA_SUFFIXES) and not path.name.startswith(".") and path.is_file()
+    )
+    return list(islice(found, _OFFERED))
+
+
+def model_names(folder: Path) -> list[str]:
+    """The bundled model, and directories of models at `folder` and directly below."""
+    found = (str(path.relative_to(folder)) for path in _folders(folder) if (path / "config.json").is_file())
+    return [SMOLLM2, *islice((name for name in found if name != "."), _OFFERED)]
+
+
+def _folders(folder: Path) -> list[Path]:
+    below = sorted(path for path in islice(folder.iterdir(), _FOLDERS) if not path.name.startswith("."))
+    return [folder, *(path for path in below if path.is_dir() and not (path / "status.json").is_file())]
+
+
+def _first_words(examples: Sequence[Example]) -> tuple[str, str]:
+    """The system message and the first question of the first conversation."""
+    messages = examples[0].messages if examples else ()
+    said = {message.role: message.content for message in reversed(messages)}
+    return said.get("system", ""), said.get("user", "")
