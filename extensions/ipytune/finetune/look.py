@@ -5,6 +5,7 @@ It needs the tokenizer, so the first look takes some seconds; torch is not impor
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -22,7 +23,7 @@ from ipytune.lora.config import RunConfig
 from ipytune.models import SMOLLM2, resolve
 
 PREVIEWED = 4  # conversations of the first batch that are shown
-_FOLDERS, _OFFERED = 200, 50  # looked into, and files offered: a home directory may hold a million
+_ENTRIES, _OFFERED = 500, 50  # looked at in a directory, and offered: a home may hold a million
 _DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".jsonl.gz", ".csv.gz")
 
 
@@ -83,26 +84,35 @@ def look(config: RunConfig) -> Look:
 
 
 def data_files(folder: Path) -> list[str]:
-    """Files at `folder` and below that may hold conversations, for a list to choose from; not hidden ones."""
+    """Files at `folder` and directly below that may hold conversations, for a list to choose from."""
     found = (
         str(path.relative_to(folder))
         for directory in _folders(folder)
-        if directory == folder or not (directory / "config.json").is_file()  # of a model's files none is data
-        for path in sorted(directory.iterdir())
-        if path.name.lower().endswith(_DATA_SUFFIXES) and not path.name.startswith(".") and path.is_file()
+        if directory == folder or not os.path.exists(directory / "config.json")  # of a model's files none is data
+        for path in _entries(directory)
+        if path.name.lower().endswith(_DATA_SUFFIXES)
     )
     return list(islice(found, _OFFERED))
 
 
 def model_names(folder: Path) -> list[str]:
-    """The bundled model, and directories of models at `folder` and directly below."""
-    found = (str(path.relative_to(folder)) for path in _folders(folder) if (path / "config.json").is_file())
-    return [SMOLLM2, *islice((name for name in found if name != "."), _OFFERED)]
+    """The bundled model, and directories of models at `folder`."""
+    found = (path.name for path in _folders(folder)[1:] if os.path.exists(path / "config.json"))
+    return [SMOLLM2, *islice(found, _OFFERED)]
 
 
 def _folders(folder: Path) -> list[Path]:
-    below = sorted(path for path in islice(folder.iterdir(), _FOLDERS) if not path.name.startswith("."))
-    return [folder, *(path for path in below if path.is_dir() and not (path / "status.json").is_file())]
+    """`folder` and what is directly below, but for runs."""
+    below = (path for path in _entries(folder) if os.path.isdir(path) and not os.path.exists(path / "status.json"))
+    return [folder, *below]
+
+
+def _entries(directory: Path) -> list[Path]:
+    """What is in a directory that can be read, but for what is hidden."""
+    try:
+        return sorted(path for path in islice(directory.iterdir(), _ENTRIES) if not path.name.startswith("."))
+    except OSError:
+        return []
 
 
 def _first_words(examples: Sequence[Example]) -> tuple[str, str]:
