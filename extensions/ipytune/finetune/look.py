@@ -5,7 +5,6 @@ It needs the tokenizer, so the first look takes some seconds; torch is not impor
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -88,7 +87,7 @@ def data_files(folder: Path) -> list[str]:
     found = (
         str(path.relative_to(folder))
         for directory in _folders(folder)
-        if directory == folder or not os.path.exists(directory / "config.json")  # of a model's files none is data
+        if directory == folder or not _holds(directory, "config.json")  # of a model's files none is data
         for path in _entries(directory)
         if path.name.lower().endswith(_DATA_SUFFIXES)
     )
@@ -97,13 +96,13 @@ def data_files(folder: Path) -> list[str]:
 
 def model_names(folder: Path) -> list[str]:
     """The bundled model, and directories of models at `folder`."""
-    found = (path.name for path in _folders(folder)[1:] if os.path.exists(path / "config.json"))
+    found = (path.name for path in _folders(folder)[1:] if _holds(path, "config.json"))
     return [SMOLLM2, *islice(found, _OFFERED)]
 
 
 def _folders(folder: Path) -> list[Path]:
     """`folder` and what is directly below, but for runs."""
-    below = (path for path in _entries(folder) if os.path.isdir(path) and not os.path.exists(path / "status.json"))
+    below = (path for path in _entries(folder) if _is_folder(path) and not _holds(path, "status.json"))
     return [folder, *below]
 
 
@@ -113,6 +112,20 @@ def _entries(directory: Path) -> list[Path]:
         return sorted(path for path in islice(directory.iterdir(), _ENTRIES) if not path.name.startswith("."))
     except OSError:
         return []
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def _holds(folder: Path, name: str) -> bool:
+    try:
+        return (folder / name).exists()
+    except OSError:
+        return False
 
 
 def _first_words(examples: Sequence[Example]) -> tuple[str, str]:
