@@ -14,7 +14,7 @@ from __future__ import annotations
 import gc
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +30,7 @@ from ipytune.lora.hardware import choose_device, usable_cpus
 from ipytune.lora.quiet import quiet_libraries
 from ipytune.runs import Run
 from ipytune.runs.process import versions
+from ipytune.stops import stop_ids
 
 _KINDS = {0: "float32", 1: "float16", 32: "bfloat16", 7: "q8_0"}  # general.file_type of a GGUF file
 PROOF = "proof.json"
@@ -69,7 +70,8 @@ def verify(
     prompts, texts = _asked(adapter, tokenizer, questions)
 
     with _reference(adapter) as model:
-        answers = [greedy(model, prompt, ANSWER_TOKENS, tokenizer.eos_token_id) for prompt in prompts]
+        stops = stop_ids(model.get_base_model(), tokenizer)
+        answers = [greedy(model, prompt, ANSWER_TOKENS, stops) for prompt in prompts]
         texts = texts or [_answer(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
         reference = _read(model, prompts, answers, texts)
         with model.disable_adapter():
@@ -103,11 +105,11 @@ def verify(
 
 
 @torch.inference_mode()
-def greedy(model: Any, prompt: Sequence[int], limit: int, stop: int | None) -> list[int]:
-    """The likeliest token each time, until the stop token (included) or the limit; no penalties."""
+def greedy(model: Any, prompt: Sequence[int], limit: int, stops: Collection[int]) -> list[int]:
+    """The likeliest token each time, until a stop token (included) or the limit; no penalties."""
     answer: list[int] = []
     feed, cache = list(prompt), None
-    while len(answer) < limit and (not answer or answer[-1] != stop):
+    while len(answer) < limit and (not answer or answer[-1] not in stops):
         said = model(input_ids=torch.tensor([feed], device=model.device), past_key_values=cache, use_cache=True)
         answer.append(int(said.logits[0, -1].argmax()))
         feed, cache = answer[-1:], said.past_key_values

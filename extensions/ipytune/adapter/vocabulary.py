@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ipytune import stops
 from ipytune.adapter.source import AdapterError
 
 # Types of tokens, as the GGUF specification numbers them.
@@ -212,5 +213,4 @@ def _also_ends(directory: Path, eos: int | None) -> int | None:
         ends = json.loads((directory / "generation_config.json").read_text(encoding="utf-8")).get("eos_token_id")
     except (OSError, ValueError):
         return None
-    listed = ends if isinstance(ends, list) else [ends]
-    return next((end for end in listed if isinstance(end, int) and end != eos), None)
+    return next((end for end in stops.listed(ends) if end != eos), None)

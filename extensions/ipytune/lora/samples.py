@@ -10,6 +10,7 @@ import torch
 from ipytune.data.template import ChatTokenizer, prompt_ids
 from ipytune.lora.attention import NAME
 from ipytune.lora.model import Trainable
+from ipytune.stops import before_stop, stop_ids
 
 
 @torch.no_grad()
@@ -21,13 +22,14 @@ def answers(model: Trainable, tokenizer: ChatTokenizer, prompts: Sequence[str], 
     peft.eval()
     base.set_attn_implementation("sdpa")  # ours knows no cache
     try:
-        return [_answer(peft, tokenizer, prompt, tokens, model.device) for prompt in prompts]
+        stops = stop_ids(base, tokenizer)
+        return [_answer(peft, tokenizer, prompt, tokens, stops, model.device) for prompt in prompts]
     finally:
         base.set_attn_implementation(NAME)
         peft.train()
 
 
-def _answer(peft: Any, tokenizer: Any, prompt: str, tokens: int, device: torch.device) -> str:
+def _answer(peft: Any, tokenizer: Any, prompt: str, tokens: int, stops: Sequence[int], device: torch.device) -> str:
     ids = torch.tensor([prompt_ids(tokenizer, [{"role": "user", "content": prompt}])], device=device)
     generated = peft.generate(
         input_ids=ids,
@@ -35,6 +37,8 @@ def _answer(peft: Any, tokenizer: Any, prompt: str, tokens: int, device: torch.d
         max_new_tokens=tokens,
         do_sample=False,
         use_cache=True,
-        pad_token_id=tokenizer.eos_token_id,
+        eos_token_id=list(stops) or None,
+        pad_token_id=next(iter(stops), 0),  # of one sequence nothing is padded; without it, a warning a sample
     )
-    return str(tokenizer.decode(generated[0, ids.shape[1] :], skip_special_tokens=True)).strip()
+    said = before_stop(generated[0, ids.shape[1] :].tolist(), stops)
+    return str(tokenizer.decode(said, skip_special_tokens=True)).strip()

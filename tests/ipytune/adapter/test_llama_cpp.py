@@ -25,7 +25,7 @@ def test_it_answers_as_transformers_does(tmp_path: Path, kind: str) -> None:
     text = tokenizer.apply_chat_template(QUESTION, tokenize=False, add_generation_prompt=True)
     ids = tokenizer(text)["input_ids"]
     with _model(model) as ours:
-        expected = greedy(ours, ids, 8, None)
+        expected = greedy(ours, ids, 8, ())
 
     options = llama_cpp.CommonParams()
     options.model.path = str(gguf(model, tmp_path / "model.gguf", "f32"))
