@@ -23,6 +23,7 @@ from typing import Any
 from ipytune import openmp
 from ipytune.lora.config import RunConfig
 from ipytune.memory.available import available
+from ipytune.memory.peak import peak_resident
 
 SPARE = 0.95  # of what is free on the host: the rest is for who else lives there
 LOG_LINES = 8
@@ -226,20 +227,6 @@ class Step:
             longest=self.longest,
             seconds=round(time.monotonic() - self.started, 2),
         )
-
-
-def peak_resident() -> int:
-    """Of this program: VmHWM starts anew with it, where getrusage still counts the process that it was forked from."""
-    try:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _take_at_most(count: int) -> None:
