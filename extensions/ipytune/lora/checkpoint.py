@@ -37,6 +37,8 @@ class Progress:
     best_step: int | None = None
     waited: int = 0
     """Evaluations since the best one."""
+    peak_memory: int = 0
+    """Bytes, of the GPU where one is used, else of the process."""
 
     def judge(self, eval_loss: float, min_delta: float) -> bool:
         """Counts an evaluation; whether it is the best so far, by at least `min_delta`."""

@@ -37,7 +37,7 @@ from ipytune.lora.parallel import Group, shard, shares
 from ipytune.lora.pressure import Footprint, OutOfMemory, is_out_of_memory
 from ipytune.lora.quiet import quiet_libraries
 from ipytune.lora.schedule import learning_rate, total_steps
-from ipytune.runs.directory import CHECKPOINT_NOW, RunDirectory, curve
+from ipytune.runs.directory import CHECKPOINT_NOW, RunDirectory, curve, evaluations
 from ipytune.runs.process import versions
 from ipytune.runs.recorder import Recorder
 from ipytune.runs.status import Phase
@@ -108,9 +108,11 @@ class Training:
             recorder.event("warning", text=text)
 
         self.total = total_steps(len(self.train_tokens), config)
-        self.loss: float | None = None
-        self.first_loss: float | None = None
-        self.eval_loss: float | None = None
+        events, _ = directory.read_events()  # of the processes that this one continues: a report is of the whole run
+        earlier, judged = curve(events), evaluations(events)
+        self.loss: float | None = earlier[-1]["loss"] if earlier else None
+        self.first_loss: float | None = earlier[0]["loss"] if earlier else None
+        self.eval_loss: float | None = judged[max(judged)] if judged else None
         self.to_first_step: float | None = None
         self.rate: float | None = None
         self.spent = 0.0  # seconds of training in this process
@@ -121,7 +123,8 @@ class Training:
         config, progress = self.config, self.progress
         before, first_step = progress.training_seconds, progress.step
         limit = math.inf if config.max_minutes is None else 60 * config.max_minutes
-        self.recorder.phase(Phase.TRAINING, step=progress.step, total_steps=self.total, tokens=progress.tokens)
+        known = {"loss": self.loss, "eval_loss": self.eval_loss, "tokens": progress.tokens}
+        self.recorder.phase(Phase.TRAINING, step=progress.step, total_steps=self.total, **known)
         ended_by = "steps"
         while progress.step < self.total:
             reason = wants_end() or ("max_minutes" if self.spent > limit else None) or self._patience_is_over()
@@ -149,7 +152,7 @@ class Training:
                 learning_rate=learning_rate(progress.step - 1, self.total, config),
                 progressPercentage=round(100 * progress.step / self.total, 1),
                 estimatedRemainingSeconds=round(min(left, max(0.0, limit - self.spent)), 1),
-                memory_bytes=peak_memory_bytes(self.device),
+                memory_bytes=self._peak(),
             )
             self._between_steps()
             if progress.step - first_step == COMPILE_AFTER:
@@ -256,6 +259,11 @@ class Training:
         self.recorder.event("evaluation", step=self.progress.step, eval_loss=self.eval_loss, best=better)
         return better
 
+    def _peak(self) -> int:
+        """Bytes: the highest of the run's processes in turn."""
+        self.progress.peak_memory = max(self.progress.peak_memory, peak_memory_bytes(self.device))
+        return self.progress.peak_memory
+
     def _patience_is_over(self) -> str | None:
         patience = self.config.patience
         return "patience" if patience is not None and self.progress.waited >= patience else None
@@ -272,7 +280,7 @@ class Training:
             saved = checkpoint.save(folder, self.model, self.optimizer, self.progress)
             keep_best = best if self.config.patience is not None else None
             checkpoint.prune(folder, self.config.keep_checkpoints, keep_best)
-            self.recorder.event("checkpoint", step=self.progress.step, path=saved.name, eval_loss=self.eval_loss)
+            self.recorder.event("checkpoint", step=self.progress.step, path=saved.name)
 
     def _compile_if_it_pays(self, seconds_left: float) -> None:
         if self.config.compile == "auto" and self.device.type == "cuda" and seconds_left > COMPILE_PAYS:
@@ -325,7 +333,7 @@ class Training:
             "training_seconds": round(seconds, 2),
             "seconds_to_first_step": None if self.to_first_step is None else round(self.to_first_step, 2),
             "tokens_per_second": round(progress.tokens / seconds, 1) if seconds else None,
-            "peak_memory_bytes": peak_memory_bytes(self.device),
+            "peak_memory_bytes": self._peak(),
             "trainable_parameters": sum(parameter.numel() for parameter in self.model.parameters),
             "dtype": str(self.dtype).removeprefix("torch."),
             "packed": self.model.packs,

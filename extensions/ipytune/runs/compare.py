@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ipytune.lora.config import ConfigError
-from ipytune.runs.directory import RunDirectory, curve
+from ipytune.runs.directory import RunDirectory, curve, evaluations
 from ipytune.runs.library import RunSummary, summary
 from ipytune.runs.process import Run
 from ipytune.runs.settings import flattened
@@ -146,26 +146,12 @@ def curve_of(events: Sequence[dict[str, Any]], by: Axis) -> Curve:
     at = {point["step"]: float(point.get(_FIELDS[by]) or 0) for point in points}
     marks = thinned(smoothed(steps, [float(point["loss"]) for point in points]), LIMIT)
     training = tuple(Mark(at[mark.step], mark.smooth) for mark in marks)
-    evaluated = {event["step"]: float(event["eval_loss"]) for event in _evaluations(events)}
     held_out = tuple(
         Mark(float(step) if by == "step" else _place(step, steps, at), loss)
-        for step, loss in sorted(evaluated.items())
+        for step, loss in sorted(evaluations(events).items())
         if by == "step" or steps
     )
     return Curve(training, held_out)
-
-
-def _evaluations(events: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Without those of steps that were done again."""
-    kept: list[dict[str, Any]] = []
-    for event in events:
-        if not _is_number(event.get("step")):
-            continue
-        if event.get("kind") == "resumed":
-            kept = [earlier for earlier in kept if earlier["step"] <= event["step"]]
-        elif event.get("kind") == "evaluation" and _is_number(event.get("eval_loss")):
-            kept.append(event)
-    return kept
 
 
 def _place(step: int, steps: Sequence[int], at: dict[int, float]) -> float:

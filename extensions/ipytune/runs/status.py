@@ -48,7 +48,7 @@ class Status(BaseModel):
     learning_rate: float | None = None
     eval_loss: float | None = None
     memory_bytes: int | None = None
-    """Peak so far: of the GPU where one is used, else of the process."""
+    """Peak so far: of the GPU where one is used, else of the process; over all processes of a continued run."""
     pid: int | None = None
     host: str | None = None
     error: str | None = None
