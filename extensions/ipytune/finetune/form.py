@@ -137,7 +137,12 @@ def _field(name: str) -> Field:
     owner: Any = RunConfig.model_fields[section].annotation if section else RunConfig
     info = owner.model_fields[leaf]
     kind, choices, optional = _control(info.annotation)
-    return Field(name, label(name), kind, " ".join((info.description or "").split()), choices, optional)
+    return Field(name, label(name), kind, _help(info.description or ""), choices, optional)
+
+
+def _help(docstring: str) -> str:
+    """A docstring as a user reads it, who types nothing for None."""
+    return " ".join(docstring.split()).replace("`", "").replace("None: ", "empty: ")
 
 
 def _control(annotation: Any) -> tuple[Kind, tuple[str, ...], bool]:

@@ -76,9 +76,9 @@ class RunConfig(BaseModel):
     model_config = _CLOSED
 
     model: str = "smollm2-135m-instruct"
-    """A directory, the name of a bundled model, or an id on a model hub; see `ipytune.models.resolve`."""
+    """A model directory, smollm2-135m-instruct (it comes with a package, needs no network), or an id on a model hub."""
     train_file: Path
-    """Conversations to learn from: JSON lines, JSON, CSV, TSV or Parquet; `data` says how they are read."""
+    """JSON lines, JSON, CSV, TSV or Parquet, one conversation a row; `data` says how rows are read."""
     eval_file: Path | None = None
     """Conversations that are never trained on; the loss on them is reported while training and at the end."""
     train_sha256: str | None = None

@@ -22,7 +22,7 @@ function fieldView(model, prefix, first) {
       inputmode: first.kind === "number" ? "decimal" : null, list: first.kind === "text" ? `${id}-list` : null,
       onchange: () => send(control.value) });
   }
-  control.addEventListener("keydown", (event) => event.stopPropagation()); // keys in here are text, not the notebook's
+  control.addEventListener("keydown", ownKeys);
   const error = el("p", { class: "ipt-error", id: `${id}-error`, role: "alert", hidden: true });
   const offered = el("datalist", { id: `${id}-list` });
   const label = first.kind === "switch"
@@ -86,7 +86,7 @@ function columnsView(model, prefix) {
     model.send({ do: "suggested" }) });
   const suggestion = el("p", { class: "ipt-suggestion" }, el("span"), " ", use);
   const rows = el("div", { class: "ipt-form" });
-  const node = el("div", {}, says, suggestion, rows);
+  const node = el("div", { class: "ipt-columns-of" }, says, suggestion, rows);
   let drawn = "";
   return {
     node,
@@ -282,7 +282,7 @@ function render({ model, el: host }) {
 
   const directory = el("input", { class: "ipt-input", id: `${prefix}-directory`, type: "text", spellcheck: "false", onchange: () =>
     model.send({ do: "directory", value: directory.value }) });
-  directory.addEventListener("keydown", (event) => event.stopPropagation());
+  directory.addEventListener("keydown", ownKeys);
   const start = button("Start training", "start", true);
   const before = el("div", {}, el("div", { class: "ipt-field" },
     el("label", { class: "ipt-name", for: `${prefix}-directory`, text: "Directory of the run" }), directory,

@@ -140,7 +140,7 @@ def result(run: Run, adapter: Path) -> dict[str, Any]:
         ("Merged model", merged_path(run.path)),
         ("GGUF", gguf_path(run.path)),
     )
-    files = [[name, str(path), size(_bytes(path))] for name, path in candidates if path.exists()]
+    files = [[name, str(path), _in_words(_bytes(path))] for name, path in candidates if path.exists()]
     return {"facts": [list(pair) for pair in facts], "files": files, "made": [name for name, _, _ in files]}
 
 
@@ -162,6 +162,11 @@ def next_directory(run_dir: Path) -> Path:
     while (path := run_dir.with_name(f"{name}-{number}")).exists():
         number += 1
     return path
+
+
+def _in_words(count: int) -> str:
+    """Of files, decimal as file managers count: 830 kB, 269.1 MB."""
+    return f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{max(1, round(count / 1e3))} kB"
 
 
 def _bytes(path: Path) -> int:

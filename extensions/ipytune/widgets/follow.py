@@ -36,6 +36,15 @@ class Problem:
 
 
 @dataclass(frozen=True)
+class Sample:
+    """What the model answered at a step."""
+
+    step: int
+    prompt: str
+    answer: str
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """A run at one moment: its status, its curve (at most series.LIMIT points), its held-out losses."""
 
@@ -43,6 +52,8 @@ class Snapshot:
     points: tuple[Point, ...] = ()
     evals: tuple[tuple[int, float], ...] = ()
     problem: Problem | None = None
+    samples: tuple[Sample, ...] = ()
+    """The last answer to each question that is asked while it learns."""
 
 
 class Follower:
@@ -55,6 +66,7 @@ class Follower:
         self._losses: list[float] = []
         self._evals: dict[int, float] = {}
         self._points: tuple[Point, ...] = ()
+        self._samples: dict[str, Sample] = {}
 
     def look(self) -> Snapshot:
         status = self.run.status()  # before the events: then a final status comes with all of its events
@@ -71,7 +83,8 @@ class Follower:
             )
         if events:
             self._points = tuple(thinned(smoothed(self._steps, self._losses)))
-        return Snapshot(status=status, points=self._points, evals=tuple(sorted(self._evals.items())), problem=problem)
+        evals, samples = tuple(sorted(self._evals.items())), tuple(self._samples.values())
+        return Snapshot(status, self._points, evals, problem, samples)
 
     def _take(self, event: dict[str, Any]) -> None:
         step = event.get("step")
@@ -87,6 +100,9 @@ class Follower:
             self._losses.append(float(event["loss"]))
         elif event.get("kind") == "evaluation" and isinstance(event.get("eval_loss"), (int, float)):
             self._evals[step] = float(event["eval_loss"])  # measured again at a step: the last one counts
+        elif event.get("kind") == "sample":
+            prompt = str(event.get("prompt", ""))
+            self._samples[prompt] = Sample(step, prompt, str(event.get("answer", "")))
 
 
 def phase_words(phase: Phase) -> str:

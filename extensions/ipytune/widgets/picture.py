@@ -97,5 +97,15 @@ def loss_svg(points: Sequence[Point], evals: Sequence[tuple[int, float]] = ()) -
     )
 
 
+def samples(said: Sequence[tuple[str, str]]) -> str:
+    """Questions, and what was answered to each while it learned."""
+    rows = "".join(
+        f'<dt style="opacity:.7">{escape(question)}</dt>'
+        f'<dd style="margin:0 0 6px;white-space:pre-wrap">{escape(answer)}</dd>'
+        for question, answer in said
+    )
+    return f'<dl style="margin:8px 0 0">{rows}</dl>' if rows else ""
+
+
 def prompt(words: str) -> str:
     return f'<div style="margin-top:8px;white-space:pre-wrap;font-weight:500">{escape(words)}</div>'

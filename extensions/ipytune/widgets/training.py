@@ -47,6 +47,7 @@ class TrainingPanel(Panel):
     points = traitlets.Bytes(b"").tag(sync=True)
     evals: traitlets.List[list[float]] = traitlets.List().tag(sync=True)
     total_steps = traitlets.Int(0).tag(sync=True)
+    samples: traitlets.List[dict[str, Any]] = traitlets.List().tag(sync=True)
     start_label = traitlets.Unicode("Start").tag(sync=True)
     can_start = traitlets.Bool(True).tag(sync=True)
     can_stop = traitlets.Bool(False).tag(sync=True)
@@ -66,7 +67,7 @@ class TrainingPanel(Panel):
         if isinstance(config, Run):
             self._config: RunConfig | None = None
             self._path = config.path
-            self._adopt(config)
+            self._take(config)
         else:
             if run_dir is None:
                 raise ValueError("A training panel needs the run's directory: TrainingPanel(config, run_dir).")
@@ -149,9 +150,9 @@ class TrainingPanel(Panel):
         shot = self._snapshot
         curve = picture.loss_svg(shot.points, shot.evals) if shot is not None else ""
         problem = picture.problem_box(**self.problem) if self.problem else ""
-        return picture.frame(
-            f"Fine-tuning · {self.title}", self.phase_text, curve, picture.facts_table(self.facts), problem
-        )
+        said = [(f"step {s['step']}: {s['prompt']}", s["answer"]) for s in self.samples]
+        parts = (curve, picture.facts_table(self.facts), picture.samples(said), problem)
+        return picture.frame(f"Fine-tuning · {self.title}", self.phase_text, *parts)
 
     def static_text(self) -> str:
         words = "; ".join(f"{label}: {value}" for label, value in self.facts)
@@ -169,6 +170,10 @@ class TrainingPanel(Panel):
                 f"{self._path} holds a run with other settings ({listed}). Choose another directory for the new run, "
                 f"or remove this one."
             )
+        self._take(run)
+
+    def _take(self, run: Run) -> None:
+        """Show a run that is there, and follow it while it goes on."""
         self._adopt(run)
         if not run.status().phase.final:
             self._follow_in_background()
@@ -225,6 +230,7 @@ class TrainingPanel(Panel):
             points=packed(shot.points),
             evals=[list(pair) for pair in shot.evals],
             total_steps=status.total_steps or 0,
+            samples=[vars(sample) for sample in shot.samples],
             start_label="Continue" if status.phase in (Phase.STOPPED, Phase.ERROR) else "Start",
             can_start=status.phase in (Phase.STOPPED, Phase.ERROR),
             can_stop=not over and not stopping,
