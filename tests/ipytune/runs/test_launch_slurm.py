@@ -21,6 +21,7 @@ from ipytune.runs.launch.base import InSlurm, read_launched, write_launched
 from tests.clusters.slurm import SlurmCluster
 
 LIMIT = 120.0
+TOKEN = "hf-marker-of-a-secret"
 
 FULL = SlurmSettings(
     name="headers",
@@ -117,7 +118,7 @@ def test_a_submitted_run_is_known_by_its_job(stand_in: StandIn, directory: RunDi
     stand_in.says("squeue", "PENDING|Priority\n")
     handle = Sbatch(SlurmSettings(partition="debug")).start(directory)
     assert read_launched(directory) == InSlurm(job="12", cluster="alps")
-    assert stand_in.calls[0].startswith("sbatch --parsable --output=")
+    assert stand_in.calls[0].startswith("sbatch --parsable --export=ALL --output=")
     assert "#SBATCH --partition=debug" in (directory.path / "launch/job.sbatch").read_text()
     assert handle.alive()
     assert handle.describe() == "Slurm job 12 on alps (waiting: Priority)"
@@ -206,7 +207,7 @@ def test_a_job_that_does_not_stop_is_cancelled(stand_in: StandIn, directory: Run
 STUB = f"""#!/bin/bash
 if [ "$2" = ipytune.runs.launch.job ]; then exec {sys.executable} "$@"; fi
 for run_dir; do :; done
-echo "$SLURM_PROCID/$SLURM_STEP_NUM_TASKS $*" >> "$run_dir/started"
+echo "$SLURM_PROCID/$SLURM_STEP_NUM_TASKS $* ${{MLFLOW_TRACKING_TOKEN:+with a token}}" >> "$run_dir/started"
 [ "$SLURM_PROCID" = 0 ] || exit 0
 echo '{{"phase": "training", "step": 1}}' > "$run_dir/status.json"
 until [ -f "$run_dir/control/stop" ]; do sleep 0.1; done
@@ -247,8 +248,10 @@ def until(condition: Callable[[], bool]) -> None:
 
 @pytest.mark.slurm
 def test_two_nodes_meet_in_torchrun_and_the_walltime_asks_to_stop(
-    cluster: SlurmCluster, config: RunConfig, stub: str, tmp_path: Path
+    cluster: SlurmCluster, config: RunConfig, stub: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", TOKEN)
+    monkeypatch.setenv("SBATCH_EXPORT", "NONE")  # of a user whose other jobs begin with nothing
     settings = SlurmSettings(nodes=2, gpus_per_node=2, cpus_per_node=2)
     run = Run.start(config, tmp_path / "a run", launcher=Sbatch(settings, python=stub))
     launched = read_launched(RunDirectory(run.path))
@@ -257,6 +260,8 @@ def test_two_nodes_meet_in_torchrun_and_the_walltime_asks_to_stop(
     until(lambda: len((run.path / "started").read_text().splitlines()) == 2)
     started = (run.path / "started").read_text()
     assert "--nnodes=2 --nproc-per-node=2" in started and "--rdzv-endpoint=nid00000" in started
+    assert started.count("with a token") == 2
+    assert TOKEN not in cluster.run("scontrol", "show", "job", "--details", launched.job).stdout
     assert f"Slurm job {launched.job} on oberalp" in run.runner
 
     cluster.run("scancel", "--batch", "--signal=TERM", launched.job)  # what Slurm does two minutes before the walltime

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import time
 from collections.abc import Callable
@@ -44,6 +45,7 @@ class KubernetesJob:
 
     def start(self, directory: RunDirectory) -> Handle:
         check_reachable(directory, self.settings.mount)
+        check_tracker(directory, self.settings)
         api = self._api()
         name = job_name(directory.path.name, secrets.token_hex(3))
         body = manifest(self.settings, name, [str(directory.path), f"--train={self.settings.trainers}"])
@@ -153,3 +155,15 @@ def check_reachable(directory: RunDirectory, mount: str) -> None:
                 f"{what} ({path}) is not below {mount}, the only directory that the Job shares with this session. Put "
                 f"it there, or name the volume's path with `mount`."
             )
+
+
+def check_tracker(directory: RunDirectory, settings: KubernetesSettings) -> None:
+    """Refuses a run that would look for its MLflow server in vain: it is known to this session and not to the pod."""
+    tracks = "mlflow" in RunConfig.from_yaml(directory.config).track
+    if tracks and os.environ.get("MLFLOW_TRACKING_URI") and settings.secret is None:
+        raise LaunchError(
+            f"track: mlflow: the pod gets nothing of this session's environment, so it would not know the server. Put "
+            f"MLFLOW_TRACKING_URI, and its token or user and password, into a file of NAME=value lines, make a Secret "
+            f"of it (kubectl create secret generic tracking --namespace={settings.namespace} --from-env-file=FILE), "
+            f"and name that with `secret`."
+        )

@@ -138,7 +138,8 @@ class KubernetesSettings(_Settings):
     memory: Quantity = "16Gi"
     service_account: DnsName | None = None
     secret: DnsName | None = None
-    """A Secret whose entries become environment variables of the trainer (a token of a model hub)."""
+    """A Secret whose entries become environment variables of the trainer: HF_TOKEN, or MLFLOW_TRACKING_URI with its
+    token. Nothing of this session's environment goes with the Job: whoever may read pods could read it."""
 
     @property
     def trainers(self) -> int:

@@ -38,11 +38,12 @@ _jinja.filters.update(directive=directive, comment=comment, sh=lambda value: shl
 
 def submission(run_dir: str) -> list[str]:
     """The command that submits the script of a run directory, to run where it is submitted: a relative `model` then
-    means the same. sbatch replaces %j and the like in file names."""
+    means the same. --export=ALL, whatever SBATCH_EXPORT says: the caller's environment holds the tokens and addresses
+    that no file may, and where caches are. sbatch replaces %j and the like in file names."""
     if "\\" in run_dir:
         raise ValueError(f"{run_dir} has a backslash in it, which sbatch does not take in a file name. Choose another.")
     log = f"{run_dir}/train.log".replace("%", "%%")
-    return ["sbatch", "--parsable", f"--output={log}", f"{run_dir}/launch/job.sbatch"]
+    return ["sbatch", "--parsable", "--export=ALL", f"--output={log}", f"{run_dir}/launch/job.sbatch"]
 
 
 def launched(settings: SlurmSettings, python: str, run_dir: str) -> str:
