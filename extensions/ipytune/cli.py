@@ -20,6 +20,7 @@ from ipytune.cli_adapter import app as adapter_app
 from ipytune.cli_data import check
 from ipytune.cli_memory import memory
 from ipytune.data.findings import DatasetError
+from ipytune.data.validate import load
 from ipytune.endpoints.commands import app as endpoints_app
 from ipytune.evaluate.exact import MESSAGES, Answer, exact_match
 from ipytune.lora.config import ConfigError, RunConfig
@@ -86,16 +87,20 @@ def evaluate(
 ) -> None:
     """Exact match: how many answers are the expected ones, to the letter."""
     try:
-        layout = MESSAGES
+        layout, held_out = MESSAGES, []
         if run_dir is not None:
             run = Run.open(run_dir)
             layout = run.config.data
             model, adapter, data = model or run.config.model, adapter or run.adapter, data or run.config.eval_file
-        if data is None:
-            _fail("Nothing to evaluate on. Name a file with --data, or a run that has an eval_file with --run-dir.")
+            held_out = load(run.config).held_out if data is None else []
+        if data is None and not held_out:
+            _fail(
+                "Nothing to evaluate on. Name a file with --data, or with --run-dir a run that has an eval_file or "
+                "holds out a part of its data (data.eval_fraction)."
+            )
         with console.status("loading model") as status:
             result = exact_match(
-                data,
+                data or held_out,
                 model or SMOLLM2,
                 adapter,
                 limit,

@@ -22,6 +22,9 @@ from ipytune.runs.status import Phase
 app = typer.Typer(help="The runs of a folder: list, show, compare, delete.", no_args_is_help=True)
 console = Console()
 
+COLUMNS = ("run", "state", "step", "loss", "held-out", "started", "time", "size", "adapter", "model", "data")
+NARROW, WIDE = 6, 130  # columns that fit 80 characters beside a name, and characters from which on all do
+
 Folder = Annotated[Path, typer.Argument(help="Folder in which the run directories are.")]
 RunPath = Annotated[Path, typer.Argument(help="A run's directory.")]
 KEPT_SHOWN = 10
@@ -40,11 +43,13 @@ def list_(folder: Folder = Path("runs")) -> None:
         console.print(Text(f"No runs in {folder}."))
         return
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for name in ("run", "state", "step", "loss", "held-out", "started", "time", "size", "adapter", "model", "data"):
+    shown = COLUMNS if console.width >= WIDE else COLUMNS[:NARROW]
+    for name in shown:
         right = name in {"step", "loss", "held-out", "size"}
-        table.add_column(name, justify="right" if right else "left", no_wrap=name not in {"run", "model", "data"})
+        folds = name in {"run", "model", "data"}
+        table.add_column(name, justify="right" if right else "left", no_wrap=not folds, overflow="fold")
     for run in found:
-        table.add_row(*_line(run))
+        table.add_row(*_line(run)[: len(shown)])
     console.print(table)
     for run in found:
         if run.problem:

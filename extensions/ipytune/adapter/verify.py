@@ -161,11 +161,11 @@ def _asked(adapter: Adapter, tokenizer: Any, questions: Sequence[str] | None) ->
 def _held_out(adapter: Adapter) -> list[list[dict[str, str]]]:
     if adapter.run is None:
         return []
-    from ipytune.data.read import read
+    from ipytune.data.validate import load
 
-    config = adapter.run.config
     try:
-        examples, _ = read(config.eval_file or config.train_file, config.data)
+        dataset = load(adapter.run.config)
+        examples = dataset.held_out or dataset.train
     except (DatasetError, OSError, ValueError):
         return []  # moved or changed since: general questions do
     conversations = [example.as_dicts() for example in examples]

@@ -69,7 +69,7 @@ class ExactMatch:
 
 
 def exact_match(
-    data: Path | str,
+    data: Path | str | Sequence[Example],
     model: str = "smollm2-135m-instruct",
     adapter: Path | str | None = None,
     limit: int | None = None,
@@ -77,16 +77,18 @@ def exact_match(
     on_progress: Callable[[int], None] | None = None,
     layout: DataSettings = MESSAGES,
 ) -> ExactMatch:
-    """Scores a base model, or one with an adapter (`run.adapter`), on a file of conversations.
+    """Scores a base model, or one with an adapter (`run.adapter`), on a file of conversations, or on conversations
+    (`data.validate.load(config).held_out`: what a run held out of its own file).
 
-    layout says how to read the file (`run.config.data`). limit takes a sample of the file, always the same one.
+    layout says how to read the file (`run.config.data`). limit takes a sample of them, always the same one.
     seconds counts answering, not loading.
     Raises DatasetError, ModelNotFound, FileNotFoundError.
 
     >>> before = exact_match(config.eval_file, config.model, limit=24)
     >>> after = exact_match(config.eval_file, config.model, adapter=run.adapter, limit=24)
     """
-    examples = sample(load_examples(data, layout), limit)
+    given = load_examples(data, layout) if isinstance(data, (str, Path)) else data
+    examples = sample(given, limit)
     openmp.spin_briefly()
 
     from ipytune.evaluate.generate import Generator  # imports torch

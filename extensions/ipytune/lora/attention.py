@@ -10,6 +10,8 @@ Lengths reach the layers through transformers' keyword arguments. A model that m
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -58,7 +60,7 @@ def packed_attention(
             f"Lower max_length to {sliding_window}."
         )
     grouped = query.shape[1] != key.shape[1]
-    if query.is_cuda and query.dtype in {torch.bfloat16, torch.float16} and segments is not None:
+    if query.is_cuda and query.dtype in {torch.bfloat16, torch.float16} and segments is not None and _has_varlen():
         return _varlen(query, key, value, segments.ends, max(lengths), scaling, grouped), None
     dtype = query.dtype
     if query.device.type == "cpu":  # the kernel's bfloat16 backward takes twice as long as float32's
@@ -70,10 +72,20 @@ def packed_attention(
     return torch.cat(outputs, dim=2).transpose(1, 2).to(dtype), None
 
 
+@functools.cache
+def _has_varlen() -> bool:
+    """Whether this torch's kernel takes what we give it (2.12 and later)."""
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return False
+    return {"window_size", "enable_gqa"} <= set(inspect.signature(varlen_attn).parameters)
+
+
 def _varlen(
     query: Tensor, key: Tensor, value: Tensor, ends: Tensor, longest: int, scaling: float | None, grouped: bool
 ) -> Tensor:
-    """One kernel for the whole row (torch >= 2.12: window_size and enable_gqa); needs no flash-attn wheel."""
+    """One kernel for the whole row; needs no flash-attn wheel."""
     from torch.nn.attention.varlen import varlen_attn
 
     q, k, v = (states[0].transpose(0, 1).contiguous() for states in (query, key, value))  # [T, heads, d]

@@ -15,9 +15,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serial
 
 Positive = Annotated[int, Field(ge=1)]
 
-# Fields that may differ between a run and its continuation: they say how long or how loudly, never what is learned.
+# Fields that may differ between a run and its continuation: they say how long, how loudly or with how much memory,
+# never what is learned. (Other rows add up the same numbers in another order: the last digits of a loss may differ.)
 FREE_ON_RESUME = frozenset(
-    {"log_every", "checkpoint_every", "keep_checkpoints", "max_minutes", "threads", "track", "sample_every", "versions"}
+    {
+        *("log_every", "checkpoint_every", "keep_checkpoints", "max_minutes", "threads", "track", "sample_every"),
+        *("row_tokens", "gradient_checkpointing", "compile", "versions"),
+    }
 )
 
 
@@ -169,6 +173,13 @@ class RunConfig(BaseModel):
             raise ValueError(
                 f"lora.init: pissa does not go with {other}, which changes the base as well. Leave one out."
             )
+        if "lm_head" in self.lora.targets and self.lora.targets != "all-linear":
+            raise ValueError(
+                "lora.targets: lm_head stays as it is, since its loss is computed apart. Name layers of the decoder, "
+                "for example q_proj and v_proj, or all-linear."
+            )
+        if self.quantise != "none" and self.parallel == "fsdp":
+            raise ValueError(f"quantise: {self.quantise} cannot be sharded (parallel: fsdp). Leave one of them out.")
         if self.patience is not None and self.eval_file is None and not self.data.eval_fraction:
             raise ValueError("patience needs held-out conversations: name an eval_file, or set data.eval_fraction.")
         return self

@@ -33,7 +33,7 @@ from ipytune.lora.config import RunConfig
 from ipytune.lora.hardware import choose_device, choose_dtype, describe, peak_memory_bytes, usable_cpus
 from ipytune.lora.model import Trainable, load_base, with_adapter
 from ipytune.lora.optimiser import adamw, set_rate
-from ipytune.lora.parallel import Group, shard, shares
+from ipytune.lora.parallel import Group, shard, shards, shares
 from ipytune.lora.pressure import Footprint, OutOfMemory, is_out_of_memory
 from ipytune.lora.quiet import quiet_libraries
 from ipytune.lora.schedule import learning_rate, total_steps
@@ -82,7 +82,7 @@ class Training:
         for warning in report.warnings:
             recorder.event("warning", text=str(warning))
         self.train_tokens, self.eval_tokens = report.train, report.held_out[:EVAL_EXAMPLES]
-        self.sharded = group.size > 1 and config.parallel == "fsdp"
+        self.sharded = group.size > 1 and shards(config, group.size, self.device, self.dtype)
         base = load_base(source, self.dtype, torch.device("cpu") if self.sharded else self.device, config.quantise)
 
         recorder.phase(Phase.CONFIGURING)
@@ -283,7 +283,11 @@ class Training:
             self.recorder.event("checkpoint", step=self.progress.step, path=saved.name)
 
     def _compile_if_it_pays(self, seconds_left: float) -> None:
-        if self.config.compile == "auto" and self.device.type == "cuda" and seconds_left > COMPILE_PAYS:
+        if not (self.config.compile == "auto" and self.device.type == "cuda" and seconds_left > COMPILE_PAYS):
+            return
+        if shutil.which(os.environ.get("CC", "cc")) is None:  # Triton builds its launcher with it
+            self.recorder.event("warning", text="There is no C compiler here, so the decoder layers are not compiled.")
+        else:
             self.model.compile()
             self.compiled = True
             text = "The decoder layers are compiled now: the next step takes longer, the others less."

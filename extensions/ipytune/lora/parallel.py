@@ -17,6 +17,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from ipytune.lora.config import RunConfig
+from ipytune.memory.available import Dtype
+from ipytune.memory.estimate import estimate
+from ipytune.memory.shape import UnknownShape, read_shape
+
+WHOLE = 0.7  # of a GPU's memory, that the base may take of it while each has a whole one
+
 Item = TypeVar("Item")
 
 
@@ -86,6 +93,23 @@ def shares(items: Sequence[Item], sizes: Sequence[int], processes: int) -> list[
         given[least].append(items[index])
         loads[least] += sizes[index]
     return given
+
+
+def shards(config: RunConfig, processes: int, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether the base is sharded: when that is asked for, or with `auto` on GPUs none of which can hold it."""
+    if config.parallel != "auto" or device.type != "cuda" or config.quantise != "none":
+        return config.parallel == "fsdp"
+    try:
+        name: Dtype = "bfloat16" if dtype == torch.bfloat16 else "float32"
+        base = estimate(config, read_shape(config.model), None, "cuda", name, processes=processes).of("weights")
+    except UnknownShape:
+        return False
+    return needs_shards(base, torch.cuda.mem_get_info(device)[1])
+
+
+def needs_shards(base: int, gpu: int) -> bool:
+    """Of a base and a GPU of so many bytes: beside the base there must be room for a step. Pure."""
+    return base > WHOLE * gpu
 
 
 def shard(layers: Iterable[nn.Module], trainable: Sequence[nn.Parameter], device: torch.device) -> None:

@@ -6,6 +6,7 @@ the directory can follow it. A process that vanished without a last word is repo
 
 from __future__ import annotations
 
+import shutil
 import socket
 import sys
 import time
@@ -59,15 +60,18 @@ class Run:
         something else; ConfigError when a data file is missing or has changed; LaunchError when it cannot be started.
         """
         directory = RunDirectory(run_dir)
-        new = not directory.exists
+        new, nothing = not directory.exists, not directory.path.exists()
         if not prepare(config, directory, resume):
             return cls(directory)
         try:
             return cls(directory, (launcher or Session()).start(directory))
         except LaunchError as error:
-            directory.write_status(Status(phase=Phase.ERROR, error=str(error)))
-            if new:
-                directory.config.unlink()  # so that the next try finds no run here
+            if nothing:
+                shutil.rmtree(directory.path)  # only what was written here just now
+            else:
+                directory.write_status(Status(phase=Phase.ERROR, error=str(error)))
+                if new:
+                    directory.config.unlink()  # so that the next try finds no run here
             raise
 
     @classmethod

@@ -18,7 +18,7 @@ from ipytune.runs.library import files_in, is_being_made, is_run
 from ipytune.runs.process import Run, alive
 from ipytune.runs.status import Status
 
-_STATE_FILES = r"(config\.yaml|(status|process|report|mlflow)\.json)"
+_STATE_FILES = r"(config\.yaml|(status|process|report|mlflow|proof)\.json)"
 _ADAPTER_FILES = (
     r"(adapter_config\.json|adapter_model\.safetensors|README\.md|tokenizer(_config)?\.json|chat_template\.(jinja|json)"
     r"|special_tokens_map\.json|added_tokens\.json|vocab\.json|merges\.txt)"

@@ -17,7 +17,7 @@ from ipytune.finetune.look import Columns, Look
 from ipytune.memory.advice import Fit, Verdict, size
 from ipytune.memory.bar import COLOURS, bar_html
 from ipytune.memory.probe import Probe
-from ipytune.runs import Phase, Run
+from ipytune.runs import Phase, Run, words
 from ipytune.widgets import picture
 from ipytune.widgets.follow import memory as memory_words
 
@@ -140,7 +140,7 @@ def result(run: Run, adapter: Path) -> dict[str, Any]:
         ("Merged model", merged_path(run.path)),
         ("GGUF", gguf_path(run.path)),
     )
-    files = [[name, str(path), _in_words(_bytes(path))] for name, path in candidates if path.exists()]
+    files = [[name, str(path), words.size(_bytes(path))] for name, path in candidates if path.exists()]
     return {"facts": [list(pair) for pair in facts], "files": files, "made": [name for name, _, _ in files]}
 
 
@@ -162,11 +162,6 @@ def next_directory(run_dir: Path) -> Path:
     while (path := run_dir.with_name(f"{name}-{number}")).exists():
         number += 1
     return path
-
-
-def _in_words(count: int) -> str:
-    """Of files, decimal as file managers count: 830 kB, 269.1 MB."""
-    return f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{max(1, round(count / 1e3))} kB"
 
 
 def _bytes(path: Path) -> int:

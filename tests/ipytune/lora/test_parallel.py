@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipytune.lora.config import LoraSettings, RunConfig
-from ipytune.lora.parallel import shares
+from ipytune.lora.parallel import needs_shards, shards, shares
 from ipytune.runs.directory import RunDirectory
 from tests.ipytune.lora.test_loop import adapter, base, config, go, losses
 
@@ -58,3 +58,10 @@ def test_shares_hold_every_item_once_and_are_even(sizes: list[int], processes: i
     assert sorted(item for share in given_out for item in share) == list(range(len(sizes)))
     loads = [sum(sizes[item] for item in share) for share in given_out]
     assert max(loads) - min(loads) <= max(sizes, default=0)
+
+
+def test_a_base_is_sharded_by_itself_only_where_no_gpu_holds_it(config: RunConfig) -> None:
+    assert needs_shards(140 * 2**30, 96 * 2**30) and not needs_shards(16 * 2**30, 96 * 2**30)
+    cpu = torch.device("cpu")
+    assert not shards(config, 2, cpu, torch.float32)
+    assert shards(config.model_copy(update={"parallel": "fsdp"}), 2, cpu, torch.float32)
