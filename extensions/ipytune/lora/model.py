@@ -127,7 +127,7 @@ def with_adapter(base: Any, config: RunConfig, name: str, start: dict[str, Tenso
     fresh_pissa = settings.init == "pissa" and start is None
     lora = LoraConfig(
         r=settings.rank,
-        lora_alpha=settings.alpha,  # type: ignore[arg-type]
+        lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         use_rslora=settings.rslora,
         use_dora=settings.dora,

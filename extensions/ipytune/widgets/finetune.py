@@ -444,10 +444,9 @@ class FineTunePanel(Panel):
         self.stop_trying()
         server = serve(run.config.model, run=run, progress=lambda line: setattr(self, "busy", line))
         system, question = self._first_words(run)
-        options = {"temperature": 0, "max_tokens": 256}
         with self._lock:
             self._server = server
-        self.sides = ComparePanel(server.endpoints, question, system=system or None, **options)
+        self.sides = ComparePanel(server.endpoints, question, system=system or None, temperature=0, max_tokens=256)
 
     def _first_words(self, run: Run) -> tuple[str, str]:
         if self._looked is None:
