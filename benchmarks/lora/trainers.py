@@ -1,36 +1,38 @@
 """One trainer over one workload, in a process of its own: `python -m benchmarks.lora.trainers SPEC.json`.
 
-Prints one JSON: for every optimiser step its seconds, real tokens (no padding) and loss; peak memory in bytes; seconds
-from the beginning of the process to the end of the first step.
+Writes one JSON: for every optimiser step the second at which it ended (of the process), its real tokens (no padding)
+and its loss; peak memory in bytes; device, dtype of the base, threads, parameters.
 
     ours              ipytune's loop
-    trl-default       SFTTrainer as it comes, but for the learning rate and the length
+    ours-fp32         the same with a float32 base, where `ours` has chosen bfloat16 (on a CPU with matrix units)
+    trl-default       SFTTrainer as it comes, but for learning rate and length
     trl-tuned         fp32 on a CPU and bf16 on a GPU, no activation checkpointing, packing
+    trl-tuned-bf16    the same on a CPU with a bfloat16 base and autocast: faster where the CPU has matrix units
     plain-padded      a loop of torch + peft as one writes it: padded batches, all logits, bf16 autocast on a GPU
+
+All see the same conversations; all but the packing ones also the same ones in each step, so that their losses can be
+laid over one another.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import resource
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-BEGAN = time.monotonic()
-CONTENDERS = ("ours", "trl-default", "trl-tuned", "plain-padded")
+from benchmarks.lora.workload import in_order
+
+CONTENDERS = ("ours", "ours-fp32", "trl-default", "trl-tuned", "trl-tuned-bf16", "plain-padded")
+Steps = list[dict[str, Any]]
 
 
-def conversations(spec: dict[str, Any]) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in Path(spec["data"]).read_text(encoding="utf-8").splitlines()]
-
-
-def ours(spec: dict[str, Any]) -> dict[str, Any]:
+def ours(spec: dict[str, Any], dtype: str) -> tuple[Steps, dict[str, Any]]:
+    from ipytune import openmp
     from ipytune.data.validate import load
     from ipytune.lora.config import RunConfig
-    from ipytune.lora.loop import train
     from ipytune.runs.directory import RunDirectory
     from ipytune.runs.recorder import Recorder
 
@@ -46,22 +48,35 @@ def ours(spec: dict[str, Any]) -> dict[str, Any]:
         max_length=spec["max_length"],
         row_tokens=spec["row_tokens"],
         checkpoint_every=0,
-        compile=spec.get("compile", "auto"),
+        compile=spec["compile"],
+        dtype=dtype,
+        seed=spec["seed"],
     )
     directory = RunDirectory(Path(spec["folder"]) / f"run-{os.getpid()}")
     directory.create(config.as_yaml())
-    train(config, load(config), directory, Recorder(directory), lambda: None)
-    steps, before_s, before_t = [], 0.0, 0
-    for event in directory.read_events()[0]:
-        if event["kind"] == "metric":
-            seconds, tokens = event["elapsed_seconds"] - before_s, event["tokens"] - before_t
-            steps.append({"seconds": seconds, "tokens": tokens, "loss": event["loss"]})
-            before_s, before_t = event["elapsed_seconds"], event["tokens"]
+    dataset = load(config)
+    openmp.spin_briefly()  # as ipytune.lora.train does it: before torch is imported
+    from ipytune.lora.loop import train
+
+    ends: list[float] = []
+
+    class Clocked(Recorder):
+        def step(self, *arguments: Any, **changes: Any) -> None:
+            super().step(*arguments, **changes)
+            ends.append(time.monotonic())
+
+    train(config, dataset, directory, Clocked(directory), lambda: None)
+    metrics = [event for event in directory.read_events()[0] if event["kind"] == "metric"]
+    steps, before = [], 0
+    for ended, event in zip(ends, metrics, strict=True):
+        steps.append({"ended": ended, "tokens": event["tokens"] - before, "loss": event["loss"]})
+        before = event["tokens"]
     report = directory.read_report()
-    return {"steps": steps, "seconds_to_first_step": report["seconds_to_first_step"], "dtype": report["dtype"]}
+    return steps, {"dtype": report["dtype"], "row_tokens": report["row_tokens"], "compiled": report["compiled"]}
 
 
-def trl(spec: dict[str, Any], tuned: bool) -> dict[str, Any]:
+def trl(spec: dict[str, Any], tuned: bool, half: bool) -> tuple[Steps, dict[str, Any]]:
+    """half: a bfloat16 base; a tuned one otherwise computes in float32."""
     import torch
     from datasets import Dataset
     from peft import LoraConfig
@@ -69,42 +84,48 @@ def trl(spec: dict[str, Any], tuned: bool) -> dict[str, Any]:
     from trl import SFTConfig, SFTTrainer
 
     on_gpu = torch.cuda.is_available()
-    marks: list[dict[str, Any]] = []
+    ends: list[float] = []
 
     class Clock(TrainerCallback):  # type: ignore[misc]
-        def on_step_begin(self, *_: Any, **__: Any) -> None:
-            marks.append({"began": time.monotonic()})
-
         def on_step_end(self, *_: Any, **__: Any) -> None:
             if on_gpu:
                 torch.cuda.synchronize()
-            marks[-1]["ended"] = time.monotonic()
+            ends.append(time.monotonic())
 
-    rows_of_a_step = max(1, round(spec["batch_size"] * spec["mean_tokens"] / spec["max_length"]))
     settings: dict[str, Any] = {
         "output_dir": spec["folder"],
         "max_length": spec["max_length"],
         "learning_rate": spec["learning_rate"],
         "lr_scheduler_type": "constant",
         "per_device_train_batch_size": spec["batch_size"],
+        "train_sampling_strategy": "sequential",  # the rows come in our order
         "max_steps": spec["steps"],
         "logging_steps": 1,
+        "disable_tqdm": True,
         "save_strategy": "no",
         "report_to": [],
-        "seed": 0,
+        "seed": spec["seed"],
         "use_cpu": not on_gpu,
     }
+    rows = in_order(spec)
     if tuned:
+        tokens = sum(len(ids) for ids, _ in tokenised(spec, rows))
+        packed_rows = max(1, round(tokens / spec["steps"] / spec["max_length"]))  # of a step
         settings |= {
-            "bf16": on_gpu,
+            "bf16": half or on_gpu,
             "gradient_checkpointing": False,
             "packing": True,
-            "per_device_train_batch_size": rows_of_a_step,
+            "train_sampling_strategy": "random",  # packing sorts by length
+            # CPU: one row after the other. Of several in one pass TRL makes a long one, whose mask grows as its square.
+            "per_device_train_batch_size": packed_rows if on_gpu else 1,
+            "gradient_accumulation_steps": 1 if on_gpu else packed_rows,
         }
+        if half or on_gpu:
+            settings["model_init_kwargs"] = {"dtype": "bfloat16"}
     trainer = SFTTrainer(
         model=spec["model"],
         args=SFTConfig(**settings),
-        train_dataset=Dataset.from_list(conversations(spec)),
+        train_dataset=Dataset.from_list(rows),
         peft_config=LoraConfig(
             r=spec["rank"], lora_alpha=2 * spec["rank"], target_modules="all-linear", task_type="CAUSAL_LM"
         ),
@@ -113,14 +134,14 @@ def trl(spec: dict[str, Any], tuned: bool) -> dict[str, Any]:
     trainer.train()
     logged = [entry for entry in trainer.state.log_history if "loss" in entry]
     steps, before = [], 0.0
-    for mark, entry in zip(marks, logged, strict=False):
-        tokens = entry["num_tokens"] - before
-        steps.append({"seconds": mark["ended"] - mark["began"], "tokens": tokens, "loss": entry["loss"]})
+    for ended, entry in zip(ends, logged, strict=True):
+        steps.append({"ended": ended, "tokens": entry["num_tokens"] - before, "loss": entry["loss"]})
         before = entry["num_tokens"]
-    return {"steps": steps, "seconds_to_first_step": marks[0]["ended"] - BEGAN}
+    base = next(parameter for parameter in trainer.model.parameters() if not parameter.requires_grad)
+    return steps, {"dtype": str(base.dtype).removeprefix("torch."), "autocast": bool(trainer.args.bf16)}
 
 
-def plain_padded(spec: dict[str, Any]) -> dict[str, Any]:
+def plain_padded(spec: dict[str, Any]) -> tuple[Steps, dict[str, Any]]:
     import contextlib
 
     import torch
@@ -129,23 +150,17 @@ def plain_padded(spec: dict[str, Any]) -> dict[str, Any]:
 
     on_gpu = torch.cuda.is_available()
     device = torch.device("cuda" if on_gpu else "cpu")
-    tokenizer = AutoTokenizer.from_pretrained(spec["model"])
+    padding = AutoTokenizer.from_pretrained(spec["model"]).pad_token_id or 0
     model: Any = AutoModelForCausalLM.from_pretrained(spec["model"], dtype=torch.float32).to(device)
     lora = LoraConfig(r=spec["rank"], lora_alpha=2 * spec["rank"], target_modules="all-linear", task_type="CAUSAL_LM")
     model = get_peft_model(model, lora).train()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=spec["learning_rate"])
-    rows = []
-    for row in conversations(spec):
-        prompt = tokenizer.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True)
-        whole = tokenizer.apply_chat_template(row["prompt"] + row["completion"], tokenize=False)
-        ids = tokenizer(whole, add_special_tokens=False)["input_ids"][: spec["max_length"]]
-        rows.append((ids, len(tokenizer(prompt, add_special_tokens=False)["input_ids"])))
-    steps, first = [], 0.0
+    rows = tokenised(spec, in_order(spec))
+    steps: Steps = []
     for step in range(spec["steps"]):
-        began = time.monotonic()
-        chosen = [rows[(step * spec["batch_size"] + i) % len(rows)] for i in range(spec["batch_size"])]
+        chosen = rows[step * spec["batch_size"] :][: spec["batch_size"]]
         longest = max(len(ids) for ids, _ in chosen)
-        ids = torch.full((len(chosen), longest), tokenizer.pad_token_id or 0)
+        ids = torch.full((len(chosen), longest), padding)
         labels = torch.full((len(chosen), longest), -100)
         mask = torch.zeros((len(chosen), longest), dtype=torch.long)
         for i, (tokens, prompt_length) in enumerate(chosen):
@@ -162,28 +177,60 @@ def plain_padded(spec: dict[str, Any]) -> dict[str, Any]:
         optimizer.step()
         optimizer.zero_grad()
         value = float(loss)
-        steps.append({"seconds": time.monotonic() - began, "tokens": int(mask.sum()), "loss": value})
-        first = first or time.monotonic() - BEGAN
-    return {"steps": steps, "seconds_to_first_step": first}
+        steps.append({"ended": time.monotonic(), "tokens": int(mask.sum()), "loss": value})
+    return steps, {"dtype": "float32"}
+
+
+def tokenised(spec: dict[str, Any], rows: list[dict[str, Any]]) -> list[tuple[list[int], int]]:
+    """Of each conversation its tokens, and how many of them the prompt takes."""
+    from transformers import AutoTokenizer
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(spec["model"])
+    found = []
+    for row in rows:
+        prompt = tokenizer.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True)
+        whole = tokenizer.apply_chat_template(row["prompt"] + row["completion"], tokenize=False)
+        ids = tokenizer(whole, add_special_tokens=False)["input_ids"][: spec["max_length"]]
+        found.append((ids, len(tokenizer(prompt, add_special_tokens=False)["input_ids"])))
+    return found
 
 
 def peak_memory() -> int:
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
+    import torch
+
+    if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    from ipytune.memory.peak import peak_resident
+
+    return peak_resident()
+
+
+def parameters_of(model: str) -> int:
+    from ipytune.memory.shape import read_shape
+
+    return read_shape(model).parameters
 
 
 def main() -> int:
     spec = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     contender = spec["contender"]
-    if contender == "ours":
-        found = ours(spec)
+    if contender.startswith("ours"):
+        steps, facts = ours(spec, "float32" if contender == "ours-fp32" else "auto")
     elif contender == "plain-padded":
-        found = plain_padded(spec)
+        steps, facts = plain_padded(spec)
     else:
-        found = trl(spec, tuned=contender == "trl-tuned")
-    found["peak_memory_bytes"] = peak_memory()
+        steps, facts = trl(spec, tuned=contender != "trl-default", half=contender == "trl-tuned-bf16")
+
+    import torch
+
+    found = {
+        "steps": [{**step, "ended": step["ended"] - spec["began"]} for step in steps],
+        **facts,
+        "peak_memory_bytes": peak_memory(),
+        "device": "cuda" if torch.cuda.is_available() else "cpu",
+        "threads": torch.get_num_threads(),
+        "parameters": parameters_of(spec["model"]),
+    }
     Path(spec["output"]).write_text(json.dumps(found), encoding="utf-8")
     return 0
 
