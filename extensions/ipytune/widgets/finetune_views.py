@@ -66,9 +66,9 @@ def columns(found: Columns | None, draft: Draft) -> dict[str, Any]:
     suggestion = ""
     if layout == "auto" and guessed.columns and not set_to:
         suggestion = ", ".join(f"{ours} is “{theirs}”" for ours, theirs in guessed.columns.items())
-    says = f"The file has the columns {', '.join(found.names)}."
+    says = f"The file has the column{'s' if len(found.names) > 1 else ''} {', '.join(found.names)}."
     if layout == "auto" and guessed.certain:
-        says += f" They are read as {guessed.layout}."
+        says += f" The layout is {guessed.layout}."
     elif layout == "auto" and guessed.layout is None and not set_to:
         says += f" {guessed.reason[:1].upper()}{guessed.reason[1:]}. Choose a layout, then its columns."
     plain = guessed.certain and layout == "auto" and not set_to
