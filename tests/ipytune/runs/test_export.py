@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -168,3 +169,38 @@ def test_a_run_is_exported_with_the_versions_that_trained_it(config: RunConfig, 
     assert "Trained with torch 2.13.0+cpu" in main.read_text()
     subprocess.run(["bash", "-n", str(main)], check=True)
     assert sys.executable not in main.read_text()
+
+
+def test_the_script_s_answer_ends_where_the_tokenizer_says(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when the model's generation_config names another token."""
+    import torch
+    from safetensors.torch import load_file, save_file
+    from transformers import LlamaForCausalLM
+
+    from tests.ipytune.adapter import tiny
+
+    base = tiny.save_model(tmp_path / "model")
+    weights = load_file(base / "model.safetensors")
+    weights["lm_head.weight"] = torch.zeros_like(weights["lm_head.weight"])  # it says token 0, whatever it is asked
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    (base / "generation_config.json").write_text('{"eos_token_id": 5}')
+    words = tiny.tokenizer("llama-bpe")
+    words.eos_token = str(words.convert_ids_to_tokens(0))
+    words.save_pretrained(base)
+
+    main = export(config.model_copy(update={"model": str(base)}), "script", tmp_path / "out")
+    found: dict[str, Any] = {"__file__": str(main), "__name__": "exported"}
+    exec(compile(main.read_text(), str(main), "exec"), found)
+    said: list[int] = []
+    generate: Any = LlamaForCausalLM.generate
+
+    def listening(self: Any, **asked: Any) -> Any:
+        output = generate(self, **asked)
+        said.append(output.shape[1] - asked["input_ids"].shape[1])
+        return output
+
+    monkeypatch.setattr(LlamaForCausalLM, "generate", listening)
+    found["answer"](SimpleNamespace(adapter=tiny.save_adapter(base, tmp_path / "adapter")), "two nodes")
+    assert said == [1]
