@@ -104,6 +104,7 @@ def test_memory_that_runs_out_costs_speed_and_not_the_result(
 def test_recomputation_comes_after_the_smallest_rows_and_an_error_after_that(
     config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    config = config.model_copy(update={"max_steps": 1})
     monkeypatch.setattr(loop, "accumulate", Tight(5))
     assert go(config, tmp_path / "run").read_report()["recomputed_layers"] == "all"
     monkeypatch.setattr(loop, "accumulate", Tight(1))
