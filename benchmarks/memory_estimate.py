@@ -88,6 +88,8 @@ POINTS = [
     Point(SMOLLM2, 1024, rank=64),
     Point(SMOLLM2, 1024, checkpointing="always"),
     Point(SMOLLM2, 1024, dtype="bfloat16"),
+    Point(SMOLLM2, 2048),
+    Point(SMOLLM2, 2048, checkpointing="always"),
     Point(SMOLLM2, 4096),
     Point("qwen3-0.6b", 256),
     Point("qwen3-0.6b", 1024),
@@ -186,12 +188,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--smoke", action="store_true", help="two tiny models, under a minute")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="points whose name contains one of these")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "memory_estimate.json")
+    parser.add_argument("--output", type=Path, help="default: memory_estimate.json in benchmarks/results")
     parser.add_argument("--make", nargs=2, metavar=("SHAPE", "DIRECTORY"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.make:
         make_model(arguments.make[0], Path(arguments.make[1]))
         return 0
+
+    if arguments.output is None:
+        name = "memory_estimate-smoke.json" if arguments.smoke else "memory_estimate.json"
+        arguments.output = Path(__file__).parent / "results" / name
 
     points = [p for p in (SMOKE if arguments.smoke else POINTS) if any(n in p.name for n in arguments.only or [""])]
     results, load_before = [], os.getloadavg()

@@ -86,7 +86,7 @@ def trl(spec: dict[str, Any], tuned: bool, half: bool) -> tuple[Steps, dict[str,
     on_gpu = torch.cuda.is_available()
     ends: list[float] = []
 
-    class Clock(TrainerCallback):  # type: ignore[misc]
+    class Clock(TrainerCallback):
         def on_step_end(self, *_: Any, **__: Any) -> None:
             if on_gpu:
                 torch.cuda.synchronize()
@@ -151,7 +151,8 @@ def plain_padded(spec: dict[str, Any]) -> tuple[Steps, dict[str, Any]]:
     on_gpu = torch.cuda.is_available()
     device = torch.device("cuda" if on_gpu else "cpu")
     padding = AutoTokenizer.from_pretrained(spec["model"]).pad_token_id or 0
-    model: Any = AutoModelForCausalLM.from_pretrained(spec["model"], dtype=torch.float32).to(device)
+    model: Any = AutoModelForCausalLM.from_pretrained(spec["model"], dtype=torch.float32)
+    model = model.to(device)
     lora = LoraConfig(r=spec["rank"], lora_alpha=2 * spec["rank"], target_modules="all-linear", task_type="CAUSAL_LM")
     model = get_peft_model(model, lora).train()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=spec["learning_rate"])

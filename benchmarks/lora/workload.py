@@ -23,7 +23,7 @@ start stop open read write send list name path size part case word call page lin
 """
 WORDS = COMMON.split()
 
-QWEN3 = {
+QWEN3: dict[str, dict[str, Any]] = {
     "qwen3-0.6b": {"hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 28, "num_attention_heads": 16},
     "qwen3-1.7b": {"hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 28, "num_attention_heads": 16},
     "qwen3-8b": {"hidden_size": 4096, "intermediate_size": 12288, "num_hidden_layers": 36, "num_attention_heads": 32},
@@ -95,7 +95,8 @@ def _made(name: str, directory: Path) -> str:
         pad_token_id=tokenizer.pad_token_id,
         dtype=torch.bfloat16,
     )
-    Qwen3ForCausalLM(config).to(torch.bfloat16).save_pretrained(directory)
+    model: Any = Qwen3ForCausalLM(config)
+    model.to(torch.bfloat16).save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return str(directory)
 
