@@ -10,7 +10,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-WAITING = ("tests/clusters", "tests/hub", "tests/browser", "tests/images", "tests/hybridspawner/test_slurm_clients.py")
+WAITING = (
+    "tests/clusters",
+    "tests/hub",
+    "tests/browser",
+    "tests/images",
+    "tests/hybridspawner/test_slurm_clients.py",
+    "tests/ipytune/runs/test_launch_slurm.py",
+)
 ROOT = Path(__file__).parents[1]
 
 

@@ -15,17 +15,27 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from ipytune import cli_launch, cli_runs
+from ipytune.cli_adapter import app as adapter_app
+from ipytune.cli_data import check
+from ipytune.cli_memory import memory
 from ipytune.data.findings import DatasetError
+from ipytune.data.validate import load
 from ipytune.endpoints.commands import app as endpoints_app
-from ipytune.evaluate.exact import Answer, exact_match
+from ipytune.evaluate.exact import MESSAGES, Answer, exact_match
 from ipytune.lora.config import ConfigError, RunConfig
 from ipytune.models import SMOLLM2, ModelNotFound
 from ipytune.runs import Phase, Run, RunFailed, Status
+from ipytune.runs.launch import LaunchError
 
 app = typer.Typer(
     help="Fine-tune language models with LoRA, and test them.", no_args_is_help=True, add_completion=False
 )
-app.registered_commands.extend(endpoints_app.registered_commands)
+app.registered_commands.extend([*adapter_app.registered_commands, *endpoints_app.registered_commands])
+app.add_typer(cli_runs.app, name="runs")
+app.command()(check)
+app.command()(memory)
+app.command()(cli_launch.export)
 console = Console()
 
 SHOWN_MISTAKES = 3
@@ -48,13 +58,16 @@ def train(
     config: Annotated[Path, typer.Argument(help="YAML file; `first-task` is the task that comes with ipytune.")],
     run_dir: Annotated[Path, typer.Option(help="Directory of the run: status, checkpoints, adapter, report.")],
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in this directory.")] = False,
+    on: cli_launch.OnOption = cli_launch.Where.SESSION,
+    processes: cli_launch.ProcessesOption = None,
+    job: cli_launch.JobOption = None,
 ) -> None:
     """Train an adapter. Ctrl-C stops after the current step and keeps what was learned."""
     try:
         settings = RunConfig.first_task() if str(config) == "first-task" else RunConfig.from_yaml(config)
-        run = Run.start(settings, run_dir, resume=resume)
+        run = Run.start(settings, run_dir, resume=resume, launcher=cli_launch.launcher(on, processes, job))
         report = _follow(run)
-    except (ConfigError, FileNotFoundError, ValueError) as error:
+    except (ConfigError, FileNotFoundError, LaunchError, ValueError) as error:
         _fail(str(error))
     except RunFailed as failure:
         _fail(f"{failure.what}: {failure.why}\nThe whole log: {run.path / 'train.log'}")
@@ -74,14 +87,25 @@ def evaluate(
 ) -> None:
     """Exact match: how many answers are the expected ones, to the letter."""
     try:
+        layout, held_out = MESSAGES, []
         if run_dir is not None:
             run = Run.open(run_dir)
+            layout = run.config.data
             model, adapter, data = model or run.config.model, adapter or run.adapter, data or run.config.eval_file
-        if data is None:
-            _fail("Nothing to evaluate on. Name a file with --data, or a run that has an eval_file with --run-dir.")
+            held_out = load(run.config).held_out if data is None else []
+        if data is None and not held_out:
+            _fail(
+                "Nothing to evaluate on. Name a file with --data, or with --run-dir a run that has an eval_file or "
+                "holds out a part of its data (data.eval_fraction)."
+            )
         with console.status("loading model") as status:
             result = exact_match(
-                data, model or SMOLLM2, adapter, limit, on_progress=lambda n: status.update(f"{n} answered")
+                data or held_out,
+                model or SMOLLM2,
+                adapter,
+                limit,
+                on_progress=lambda n: status.update(f"{n} answered"),
+                layout=layout,
             )
     except (ConfigError, DatasetError, FileNotFoundError, ModelNotFound) as error:
         _fail(str(error))

@@ -23,6 +23,8 @@ import httpx
 import nbformat
 from playwright.sync_api import Locator, Page, sync_playwright
 
+from ipytune.lora.config import RunConfig
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 _ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 _START_SECONDS = 90.0
@@ -156,6 +158,30 @@ def run_cell(page: Page, number: int, seconds: float = 60) -> None:
 def panel(page: Page, label: str) -> Locator:
     """The panel with this label (its aria-label)."""
     return page.locator(f"section.ipt-panel[aria-label='{label}']")
+
+
+def take_guided_screenshot(out_dir: Path) -> Path:
+    """finetune-panel.png: the data of the first task, checked. Half a minute; needs chromium."""
+    out_dir.mkdir(parents=True, exist_ok=True)
+    picture = out_dir / "finetune-panel.png"
+    cell = (
+        "from ipytune.widgets import FineTunePanel\n"
+        'panel = FineTunePanel("runs/headers", train_file="headers.jsonl", eval_file="held-out.jsonl")\npanel'
+    )
+    task = RunConfig.first_task()
+    assert task.eval_file is not None
+    with tempfile.TemporaryDirectory(prefix="panels-", ignore_cleanup_errors=True) as folder:
+        shutil.copy(task.train_file, Path(folder) / "headers.jsonl")
+        shutil.copy(task.eval_file, Path(folder) / "held-out.jsonl")
+        with lab_server(Path(folder)) as lab, browser_page(width=1060, height=1600) as page:
+            lab.write_notebook("guided.ipynb", [cell])
+            open_notebook(page, lab, "guided.ipynb")
+            run_cell(page, 0)
+            shown = panel(page, "Fine-tuning, step by step")
+            shown.get_by_role("button", name="Check the data").click()
+            shown.locator(".ipt-batch mark").first.wait_for(timeout=120_000)
+            shown.screenshot(path=picture)
+    return picture
 
 
 _PICTURED = [

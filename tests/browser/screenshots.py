@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from tests.browser.hub_pages import chromium, log_in, picture
-from tests.browser.lab import take_panel_screenshots
+from tests.browser.lab import take_guided_screenshot, take_panel_screenshots
 from tests.clusters.kubernetes import KubernetesCluster
 from tests.clusters.slurm import SlurmCluster, SlurmSpec
 from tests.hub.process import ROOT, Hub
@@ -52,6 +52,7 @@ def main() -> None:
         finally:
             hub.close()
             slurm.down()
+    take_guided_screenshot(IMAGES)
     take_panel_screenshots(IMAGES, smoke="--smoke" in sys.argv)
 
 

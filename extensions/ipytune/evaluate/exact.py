@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING
 
 from ipytune import openmp
 from ipytune.data.findings import DatasetError
-from ipytune.data.read import Example, read_jsonl
+from ipytune.data.read import Example, read
 from ipytune.data.validate import check
+from ipytune.lora.config import DataSettings
 
 if TYPE_CHECKING:
     from ipytune.evaluate.generate import Generator
 
+MESSAGES = DataSettings(layout="messages")
 SPARE_TOKENS = 16  # beyond the longest expected answer: a longer one is wrong already
 
 
@@ -67,22 +69,26 @@ class ExactMatch:
 
 
 def exact_match(
-    data: Path | str,
+    data: Path | str | Sequence[Example],
     model: str = "smollm2-135m-instruct",
     adapter: Path | str | None = None,
     limit: int | None = None,
     batch_size: int = 32,
     on_progress: Callable[[int], None] | None = None,
+    layout: DataSettings = MESSAGES,
 ) -> ExactMatch:
-    """Scores a base model, or one with an adapter (`run.adapter`), on a file of conversations.
+    """Scores a base model, or one with an adapter (`run.adapter`), on a file of conversations, or on conversations
+    (`data.validate.load(config).held_out`: what a run held out of its own file).
 
-    limit takes a sample of the file, always the same one. seconds counts answering, not loading.
+    layout says how to read the file (`run.config.data`). limit takes a sample of them, always the same one.
+    seconds counts answering, not loading.
     Raises DatasetError, ModelNotFound, FileNotFoundError.
 
     >>> before = exact_match(config.eval_file, config.model, limit=24)
     >>> after = exact_match(config.eval_file, config.model, adapter=run.adapter, limit=24)
     """
-    examples = sample(load_examples(data), limit)
+    given = load_examples(data, layout) if isinstance(data, (str, Path)) else data
+    examples = sample(given, limit)
     openmp.spin_briefly()
 
     from ipytune.evaluate.generate import Generator  # imports torch
@@ -110,10 +116,10 @@ def score(
     return ExactMatch(generator.name, tuple(answers), time.monotonic() - started)
 
 
-def load_examples(data: Path | str) -> list[Example]:
+def load_examples(data: Path | str, layout: DataSettings = MESSAGES) -> list[Example]:
     """The conversations of a file; raises DatasetError for what training would refuse too."""
     path = Path(data)
-    examples, findings = read_jsonl(path)
+    examples, findings = read(path, layout)
     findings += [finding for finding in check(path, examples) if not finding.warning]
     if findings:
         raise DatasetError(findings)

@@ -1,7 +1,7 @@
 """Greedy answers to many questions at once, from a base model or from a base model with an adapter.
 
 Questions are sorted by length and padded on the left, so that little is padding and all answers of a batch end where
-the batch ends; a batch stops when its last answer has reached the stop token.
+the batch ends; a batch stops when its last answer has reached a stop token (`ipytune.stops`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from ipytune import models
 from ipytune.data.template import prompt_ids
 from ipytune.lora.hardware import choose_device, choose_dtype, usable_cpus
 from ipytune.lora.quiet import quiet_libraries
+from ipytune.stops import before_stop, stop_ids
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,8 @@ class Generator:
     @torch.inference_mode()
     def _batch(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[str]:
         longest, device = max(map(len, prompts)), self.model.device
-        pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.tokenizer.eos_token_id
+        stops = stop_ids(self.model, self.tokenizer)
+        pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else next(iter(stops), 0)
         ids = torch.tensor([[pad] * (longest - len(prompt)) + list(prompt) for prompt in prompts], device=device)
         seen = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
         out = self.model.generate(
@@ -84,10 +86,11 @@ class Generator:
             temperature=None,
             top_p=None,
             top_k=None,
-            eos_token_id=self.tokenizer.eos_token_id,
+            eos_token_id=stops or None,
             pad_token_id=pad,
         )
-        return list(self.tokenizer.batch_decode(out[:, longest:], skip_special_tokens=True))
+        given = [before_stop(ids, stops) for ids in out[:, longest:].tolist()]
+        return list(self.tokenizer.batch_decode(given, skip_special_tokens=True))
 
 
 def _merged(model: Any, adapter: Path) -> Any:

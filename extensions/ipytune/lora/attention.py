@@ -10,7 +10,10 @@ Lengths reach the layers through transformers' keyword arguments. A model that m
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,6 +23,17 @@ from transformers import AttentionInterface
 
 NAME = "ipytune_packed"
 PROBE = (5, 7, 3)
+
+
+@dataclass(frozen=True, eq=False)
+class Segments:
+    """Where the conversations of a row begin and end. An object of its own, not a tuple: compiled layers pass it on
+    without looking inside, so that rows of other lengths need no other code."""
+
+    lengths: tuple[int, ...]
+    ends: Tensor  # [n + 1] int32: 0, and the end of each conversation
+
+
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 
 
@@ -31,24 +45,23 @@ def packed_attention(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
-    lengths: Sequence[int] | None = None,
-    cu_seqlens: Tensor | None = None,
+    segments: Segments | None = None,
     sliding_window: int | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """query: [1, heads, T, d]; key, value: [1, kv_heads, T, d]; lengths: of the conversations, sum T.
+    """query: [1, heads, T, d]; key, value: [1, kv_heads, T, d]; segments: of T tokens, one conversation if None.
     Returns [1, T, heads, d]. transformers calls it by the name under which it is registered."""
     if kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
         raise NotImplementedError("Packed attention knows neither soft-capped logits nor attention sinks.")
-    lengths = lengths or [query.shape[2]]
+    lengths = (query.shape[2],) if segments is None else segments.lengths
     if sliding_window is not None and max(lengths) > sliding_window:
         raise NotImplementedError(
             f"A conversation of {max(lengths)} tokens is longer than the model's attention window of {sliding_window}. "
             f"Lower max_length to {sliding_window}."
         )
     grouped = query.shape[1] != key.shape[1]
-    if query.is_cuda and query.dtype in {torch.bfloat16, torch.float16} and cu_seqlens is not None:
-        return _varlen(query, key, value, cu_seqlens, max(lengths), scaling, grouped), None
+    if query.is_cuda and query.dtype in {torch.bfloat16, torch.float16} and segments is not None and _has_varlen():
+        return _varlen(query, key, value, segments.ends, max(lengths), scaling, grouped), None
     dtype = query.dtype
     if query.device.type == "cpu":  # the kernel's bfloat16 backward takes twice as long as float32's
         query, key, value = query.float(), key.float(), value.float()
@@ -59,23 +72,32 @@ def packed_attention(
     return torch.cat(outputs, dim=2).transpose(1, 2).to(dtype), None
 
 
+@functools.cache
+def _has_varlen() -> bool:
+    """Whether this torch's kernel takes what we give it (2.12 and later)."""
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return False
+    return {"window_size", "enable_gqa"} <= set(inspect.signature(varlen_attn).parameters)
+
+
 def _varlen(
-    query: Tensor, key: Tensor, value: Tensor, cu_seqlens: Tensor, longest: int, scaling: float | None, grouped: bool
+    query: Tensor, key: Tensor, value: Tensor, ends: Tensor, longest: int, scaling: float | None, grouped: bool
 ) -> Tensor:
-    """One kernel for the whole row (torch >= 2.12: window_size and enable_gqa); needs no flash-attn wheel."""
+    """One kernel for the whole row; needs no flash-attn wheel."""
     from torch.nn.attention.varlen import varlen_attn
 
     q, k, v = (states[0].transpose(0, 1).contiguous() for states in (query, key, value))  # [T, heads, d]
-    output = varlen_attn(
-        q, k, v, cu_seqlens, cu_seqlens, longest, longest, scale=scaling, window_size=(-1, 0), enable_gqa=grouped
-    )
+    output = varlen_attn(q, k, v, ends, ends, longest, longest, scale=scaling, window_size=(-1, 0), enable_gqa=grouped)
     assert isinstance(output, Tensor)
     return output[None]
 
 
 def register() -> str:
-    """Makes packed attention known to transformers; returns its name, for `attn_implementation`."""
-    AttentionInterface.register(NAME, packed_attention)
+    """Makes packed attention known to transformers; returns its name, for `attn_implementation`. A compiled layer calls
+    it as it is."""
+    AttentionInterface.register(NAME, torch.compiler.disable(packed_attention))
     return NAME
 
 
@@ -83,7 +105,7 @@ def row_inputs(lengths: Sequence[int], device: torch.device) -> dict[str, Any]:
     """What the backbone needs beside the tokens: positions [1, T] that restart, and where conversations end."""
     positions = torch.cat([torch.arange(length) for length in lengths])[None].to(device)
     ends = torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32).to(device)
-    return {"position_ids": positions, "lengths": tuple(lengths), "cu_seqlens": ends, "use_cache": False}
+    return {"position_ids": positions, "segments": Segments(tuple(lengths), ends), "use_cache": False}
 
 
 @torch.no_grad()

@@ -15,7 +15,6 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -34,6 +33,21 @@ class Progress:
     step: int = 0
     tokens: int = 0
     training_seconds: float = 0.0
+    best_loss: float | None = None
+    best_step: int | None = None
+    waited: int = 0
+    """Evaluations since the best one."""
+    peak_memory: int = 0
+    """Bytes, of the GPU where one is used, else of the process."""
+
+    def judge(self, eval_loss: float, min_delta: float) -> bool:
+        """Counts an evaluation; whether it is the best so far, by at least `min_delta`."""
+        better = self.best_loss is None or eval_loss < self.best_loss - min_delta
+        if better:
+            self.best_loss, self.best_step, self.waited = eval_loss, self.step, 0
+        else:
+            self.waited += 1
+        return better
 
 
 def save(folder: Path, model: Trainable, optimizer: torch.optim.Optimizer, progress: Progress) -> Path:
@@ -45,9 +59,7 @@ def save(folder: Path, model: Trainable, optimizer: torch.optim.Optimizer, progr
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     model.save(aside)
-    torch.save(
-        {"optimizer": optimizer.state_dict(), "random": _random_state(), "progress": asdict(progress)}, aside / _STATE
-    )
+    torch.save({"optimizer": optimizer.state_dict(), "progress": asdict(progress)}, aside / _STATE)
     sums = {file.name: sha256_of(file) for file in sorted(aside.iterdir())}
     (aside / _MANIFEST).write_text(json.dumps(sums, indent=1), encoding="utf-8")
     for file in aside.iterdir():
@@ -59,13 +71,11 @@ def save(folder: Path, model: Trainable, optimizer: torch.optim.Optimizer, progr
 
 
 def restore(directory: Path, model: Trainable, optimizer: torch.optim.Optimizer) -> Progress:
-    """Puts model, optimiser and random numbers back as they were, and returns where the run was."""
+    """Puts model and optimiser back as they were, and returns where the run was. Random numbers are not part of it:
+    they are a function of seed and step."""
     state = torch.load(directory / _STATE, map_location="cpu", weights_only=True)
     model.load(directory)
     optimizer.load_state_dict(state["optimizer"])
-    torch.set_rng_state(state["random"]["cpu"])
-    if model.device.type == "cuda" and "cuda" in state["random"]:
-        torch.cuda.set_rng_state(state["random"]["cuda"], model.device)
     return Progress(**state["progress"])
 
 
@@ -74,10 +84,11 @@ def latest(folder: Path) -> Path | None:
     return next((directory for directory in _newest_first(folder) if is_whole(directory)), None)
 
 
-def prune(folder: Path, keep: int) -> None:
-    """Removes all but the newest `keep` checkpoints, and what killed writers left."""
+def prune(folder: Path, keep: int, best: int | None = None) -> None:
+    """Removes all but the newest `keep` checkpoints and that of step `best`, and what killed writers left."""
     for directory in list(_newest_first(folder))[keep:]:
-        shutil.rmtree(directory)
+        if directory.name != f"step-{best}":
+            directory.rename(folder / f".{directory.name}.old.{os.getpid()}")  # a kill leaves no half under its name
     for left in folder.glob(".step-*"):
         shutil.rmtree(left)
 
@@ -94,13 +105,6 @@ def is_whole(directory: Path) -> bool:
 def _newest_first(folder: Path) -> Iterator[Path]:
     numbered = [(int(found[1]), path) for path in folder.iterdir() if (found := _NAME.fullmatch(path.name))]
     return (path for _, path in sorted(numbered, reverse=True))
-
-
-def _random_state() -> dict[str, Any]:
-    state = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
-    return state
 
 
 def _flush(path: Path) -> None:

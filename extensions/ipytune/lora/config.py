@@ -15,18 +15,45 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serial
 
 Positive = Annotated[int, Field(ge=1)]
 
-# Fields that may differ between a run and its continuation: they say how long or how loudly, never what is learned.
-FREE_ON_RESUME = frozenset({"log_every", "checkpoint_every", "keep_checkpoints", "max_minutes", "threads", "versions"})
+# Fields that may differ between a run and its continuation: they say how long, how loudly or with how much memory,
+# never what is learned. (Other rows add up the same numbers in another order: the last digits of a loss may differ.)
+FREE_ON_RESUME = frozenset(
+    {
+        *("log_every", "checkpoint_every", "keep_checkpoints", "max_minutes", "threads", "track", "sample_every"),
+        *("row_tokens", "gradient_checkpointing", "compile", "versions"),
+    }
+)
+
+
+# The docstrings of fields are their descriptions: what the panel and the schema say of them has one place.
+_CLOSED = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class ConfigError(ValueError):
     """A configuration that cannot be read; the message names the file, the field and what is allowed."""
 
 
+class DataSettings(BaseModel):
+    """How the files are read and what of them is learned."""
+
+    model_config = _CLOSED
+
+    layout: Literal["auto", "messages", "prompt-completion", "alpaca", "sharegpt"] = "auto"
+    """Which columns a row has; auto recognises it by their names."""
+    columns: dict[str, str] = {}
+    """Our name of a column -> the file's: {"prompt": "question", "completion": "answer"}."""
+    learn: Literal["completions", "last", "all"] = "completions"
+    """Tokens that count in the loss: of every answer, of the last answer, or all (also what the user says)."""
+    too_long: Literal["error", "truncate", "drop"] = "error"
+    """What becomes of a conversation over max_length. truncate keeps its beginning; both say how many they change."""
+    eval_fraction: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """Part of train_file that is held out when there is no eval_file: chosen by the seed, never by position."""
+
+
 class LoraSettings(BaseModel):
     """Shape of the adapter. Sources of the defaults: "LoRA Without Regret" and the Tinker cookbook."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = _CLOSED
 
     rank: Annotated[int, Field(ge=1, le=512)] = 16
     """16: enough for a few thousand examples, and vLLM serves it without --max-lora-rank (its default limit is 16)."""
@@ -36,55 +63,97 @@ class LoraSettings(BaseModel):
     """All linear layers but the head: attention alone learns worse at the same number of parameters."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """0: short fine-tuning gains nothing from dropout, and each dropout costs a pass over the activations."""
+    rslora: bool = False
+    """Scale by alpha/sqrt(rank) (arXiv 2312.03732): learns more at ranks of 64 and over, and forgets more."""
+    dora: bool = False
+    """Magnitude and direction apart (arXiv 2402.09353): a quarter slower, no gain in PEFT's comparison."""
+    init: Literal["default", "pissa"] = "default"
+    """pissa begins with the base's principal components (arXiv 2404.02948): faster at first; changes the base, so the
+    adapter is converted to a plain one of twice the rank when it is saved."""
+    plus_ratio: Annotated[float, Field(ge=1, le=64)] | None = None
+    """LoRA+ (arXiv 2402.12354): learning rate of B over that of A; its authors use 16. None: one rate for both."""
 
 
 class RunConfig(BaseModel):
     """A fine-tuning run. Paths in a YAML file are relative to that file; from Python, to the working directory."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = _CLOSED
 
     model: str = "smollm2-135m-instruct"
-    """A directory, the name of a bundled model, or an id on a model hub; see `ipytune.models.resolve`."""
+    """A model directory, smollm2-135m-instruct (it comes with a package, needs no network), or an id on a model hub."""
     train_file: Path
-    """JSON lines, one conversation a line: {"messages": [{"role": ..., "content": ...}, ...]}."""
+    """JSON lines, JSON, CSV, TSV or Parquet, one conversation a row; `data` says how rows are read."""
     eval_file: Path | None = None
-    """Conversations that are never trained on; the loss on them is reported at each checkpoint and at the end."""
+    """Conversations that are never trained on; the loss on them is reported while training and at the end."""
     train_sha256: str | None = None
     """Checksum of train_file, filled in when a run starts; a continued run refuses changed data."""
     eval_sha256: str | None = None
+    data: DataSettings = DataSettings()
     lora: LoraSettings = LoraSettings()
+    quantise: Literal["none", "nf4"] = "none"
+    """nf4 holds the frozen base in 4 bits (QLoRA, arXiv 2305.14314): a third of its memory, slower; needs bitsandbytes
+    and a GPU."""
 
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 2e-4
     """2e-4: ten times what full fine-tuning wants (LoRA Without Regret). Small models and short runs bear 1e-3."""
-    schedule: Literal["constant", "linear"] = "linear"
-    """linear: falls to zero at the last step, which settles short runs; constant suits runs of unknown length."""
+    schedule: Literal["constant", "linear", "cosine"] = "linear"
+    """linear: falls to zero at the last step, which settles short runs; cosine falls to a tenth; constant suits runs of
+    unknown length."""
     warmup_steps: Annotated[int, Field(ge=0)] = 5
     """5: Adam's first estimates are noisy; longer warm-up only spends a short run."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """0: the adapter is small and begins at no change, so there is little to hold back."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """A longer gradient is scaled down to this: one odd batch does not undo what was learned."""
     epochs: Annotated[float, Field(gt=0)] = 1.0
     """Passes over train_file; max_steps, when set, decides instead."""
     max_steps: Positive | None = None
+    """Optimiser steps, however many passes that is; None: as many as `epochs` takes."""
     max_minutes: Annotated[float, Field(gt=0)] | None = None
     """Ends training after this many minutes (loading not counted), keeping what was learned; counts anew on resume."""
     batch_size: Annotated[int, Field(ge=1, le=1024)] = 8
     """Conversations per optimiser step. LoRA tolerates large batches less than full fine-tuning: stay below 32."""
     max_length: Annotated[int, Field(ge=8)] = 1024
-    """Tokens; a longer conversation is an error before training starts, never cut silently."""
+    """Tokens. A longer conversation is an error before training starts unless data.too_long says otherwise."""
     row_tokens: Annotated[int, Field(ge=8)] = 1024
     """Conversations are packed into rows of up to this many tokens for one forward pass; a memory limit, no more."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Of the adapter's beginning, the order of the conversations, dropout, and which ones are held out."""
+    eval_every: Positive | None = None
+    """Optimiser steps between two losses on the held-out conversations; None: at each checkpoint."""
+    patience: Positive | None = None
+    """Ends training after so many evaluations without a better one, and keeps the best checkpoint. None: never."""
+    min_delta: Annotated[float, Field(ge=0)] = 0.0
+    """By how much a held-out loss must fall to count as better."""
+    sample_prompts: tuple[str, ...] = ()
+    """Questions that the model answers while it learns; the answers are in events.jsonl and on the panel."""
+    sample_every: Positive | None = None
+    """Optimiser steps between two such answers; None: at each checkpoint."""
+    sample_tokens: Annotated[int, Field(ge=1, le=1024)] = 64
+    """The longest such answer."""
+
+    gradient_checkpointing: Literal["auto", "never", "always"] = "auto"
+    """Recompute activations in the backward: half as much work again for LoRA. auto: only after memory ran out."""
+    compile: Literal["auto", "never", "always"] = "auto"
+    """Compile each decoder layer; auto: on a GPU, for runs that last much longer than the compilation."""
+    parallel: Literal["auto", "ddp", "fsdp"] = "auto"
+    """How several processes share the work; auto: fsdp when the base does not fit one GPU, else ddp."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: the GPU if there is one."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the frozen base: auto is bfloat16 on a GPU and on a CPU with AMX, else float32 (bfloat16 would be slower).
     The adapter and its optimiser are always float32: plain bfloat16 Adam loses small updates."""
     threads: Positive | None = None
     """CPU threads; None takes the cores that this process may use."""
     log_every: Positive = 1
+    """Optimiser steps between two points of the curve."""
     checkpoint_every: Annotated[int, Field(ge=0)] = 50
     """Optimiser steps between checkpoints; 0 writes one only when the run stops."""
     keep_checkpoints: Positive = 2
+    """The newest ones; the best one is kept beside them."""
+    track: tuple[Literal["tensorboard", "mlflow"], ...] = ()
+    """Where the curves go beside the run directory; mlflow reads its address from MLFLOW_TRACKING_URI."""
     versions: dict[str, str] = {}
     """Of the libraries that trained; filled in when a run starts."""
 
@@ -95,6 +164,24 @@ class RunConfig(BaseModel):
                 f"max_length ({self.max_length}) is over row_tokens ({self.row_tokens}): a conversation of that length "
                 f"fits no row. Raise row_tokens, or lower max_length."
             )
+        return self
+
+    @model_validator(mode="after")
+    def _variants_go_together(self) -> RunConfig:
+        if self.lora.init == "pissa" and (self.lora.dora or self.quantise != "none"):
+            other = "dora" if self.lora.dora else f"quantise: {self.quantise}"
+            raise ValueError(
+                f"lora.init: pissa does not go with {other}, which changes the base as well. Leave one out."
+            )
+        if "lm_head" in self.lora.targets and self.lora.targets != "all-linear":
+            raise ValueError(
+                "lora.targets: lm_head stays as it is, since its loss is computed apart. Name layers of the decoder, "
+                "for example q_proj and v_proj, or all-linear."
+            )
+        if self.quantise != "none" and self.parallel == "fsdp":
+            raise ValueError(f"quantise: {self.quantise} cannot be sharded (parallel: fsdp). Leave one of them out.")
+        if self.patience is not None and self.eval_file is None and not self.data.eval_fraction:
+            raise ValueError("patience needs held-out conversations: name an eval_file, or set data.eval_fraction.")
         return self
 
     @field_serializer("train_file", "eval_file")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import os
 import platform
-import resource
-import sys
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+
+from ipytune.memory.peak import peak_resident
 
 
 def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
@@ -49,10 +49,7 @@ def _has_matrix_units() -> bool:
 
 def peak_memory_bytes(device: torch.device) -> int:
     """Of the GPU where one is used, else the resident set of this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_resident()
 
 
 def describe(device: torch.device) -> dict[str, Any]:

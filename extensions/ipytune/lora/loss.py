@@ -42,6 +42,8 @@ class _FrozenHeadLoss(torch.autograd.Function):
                 error = logits.sub_(normaliser).exp_()  # softmax, in place
                 error.scatter_add_(1, wanted, error.new_full(wanted.shape, -1.0))
                 torch.mm(error.to(head.dtype), head, out=gradient[part])
+                del error
+            del logits  # before the next chunk's are made: one at a time
         if gradient is not None:
             ctx.save_for_backward(gradient)
         return loss

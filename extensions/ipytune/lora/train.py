@@ -5,6 +5,7 @@ Reads RUN_DIR/config.yaml, trains (see `ipytune.lora.loop`), and writes all else
 - Data is read and validated before torch is imported: a bad line costs a second, not a model load.
 - SIGTERM, SIGINT and a `stop` file end the run after the current step: checkpoint, adapter, report.
 - With checkpoints present it continues the newest whole one.
+- Under torchrun all processes train, and the first one (RANK 0) writes.
 
 Exit status: 0 when the run completed or was stopped, 1 when it failed (status.json says why), 2 when there is no run.
 """
@@ -24,10 +25,12 @@ from ipytune.data.template import TemplateError
 from ipytune.data.validate import load
 from ipytune.lora.config import ConfigError, RunConfig
 from ipytune.models import ModelNotFound
-from ipytune.runs.directory import STOP, RunDirectory
+from ipytune.runs.directory import RunDirectory
+from ipytune.runs.launch.base import stop_reason
 from ipytune.runs.process import identify
 from ipytune.runs.recorder import Recorder
 from ipytune.runs.status import Phase
+from ipytune.runs.track import tracking
 
 # Errors whose message was written for the user; of others the type belongs to the message.
 TOLD = (ConfigError, DatasetError, FloatingPointError, ModelNotFound, RuntimeError, TemplateError)
@@ -49,8 +52,8 @@ class Interrupt:
 
     @property
     def reason(self) -> str | None:
-        """`SIGTERM`, `SIGINT` or `stop`; None while the run may go on."""
-        return self._signal or ("stop" if self._directory.asked(STOP) else None)
+        """`SIGTERM`, `SIGINT`, `walltime` or `stop`; None while the run may go on."""
+        return self._signal or stop_reason(self._directory)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -61,8 +64,10 @@ def main(arguments: Sequence[str]) -> int:
     if not directory.exists:
         print(f"{directory.path} holds no run (no config.yaml). Make one with `ipytune train`.", file=sys.stderr)
         return 2
-    directory.write_process(identify(os.getpid()))
-    recorder, interrupt = Recorder(directory), Interrupt(directory)
+    first = os.environ.get("RANK", "0") == "0"
+    if first:
+        directory.write_process(identify(os.getpid()))
+    recorder, interrupt = Recorder(directory, writes=first), Interrupt(directory)
     interrupt.listen()
     try:
         run(directory, recorder, interrupt)
@@ -75,16 +80,18 @@ def main(arguments: Sequence[str]) -> int:
 
 def run(directory: RunDirectory, recorder: Recorder, interrupt: Interrupt) -> None:
     config = RunConfig.from_yaml(directory.config).pinned()
+    if config.track:
+        recorder.listener = tracking(config, directory, lambda text: recorder.event("warning", text=text))
     recorder.phase(Phase.LOADING_DATASET)
-    dataset = load(config.train_file, config.eval_file)
-    for warning in dataset.warnings:
-        recorder.event("warning", text=str(warning))
+    dataset = load(config)
 
     recorder.phase(Phase.LOADING_MODEL)
     openmp.spin_briefly()
     from ipytune.lora.loop import train  # imports torch: seconds
+    from ipytune.lora.parallel import Group
 
-    train(config, dataset, directory, recorder, lambda: interrupt.reason)
+    with Group() as group:
+        train(config, dataset, directory, recorder, lambda: interrupt.reason, group)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -151,3 +152,17 @@ def curve(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
         elif event.get("kind") == "metric":
             points.append(event)
     return points
+
+
+def evaluations(events: Iterable[dict[str, Any]]) -> dict[int, float]:
+    """Step -> loss on the held-out conversations. Of a step that was done or measured again, the last word."""
+    losses: dict[int, float] = {}
+    for event in events:
+        step, loss = event.get("step"), event.get("eval_loss")
+        if not isinstance(step, int):
+            continue
+        if event.get("kind") == "resumed":
+            losses = {earlier: known for earlier, known in losses.items() if earlier <= step}
+        elif event.get("kind") == "evaluation" and isinstance(loss, (int, float)):
+            losses[step] = float(loss)
+    return losses

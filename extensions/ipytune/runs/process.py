@@ -1,29 +1,36 @@
 """A run in a process of its own: started, found again, followed, stopped.
 
-The process leads its own session, so a restart of the kernel, a reload of the page or a restart of the hub does not end
-it; whoever knows the directory can follow it. A process that vanished without a last word is reported as an error.
+Who runs it is a launcher's business (`ipytune.runs.launch`): this session, a batch job, a Kubernetes Job. Whoever knows
+the directory can follow it. A process that vanished without a last word is reported as an error.
 """
 
 from __future__ import annotations
 
-import os
-import signal
+import shutil
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ipytune import openmp
 from ipytune.lora.config import RunConfig
-from ipytune.runs.directory import STOP, Process, RunDirectory
+from ipytune.runs.directory import STOP, RunDirectory
+from ipytune.runs.launch.base import Handle, Launcher, LaunchError, read_launched
+from ipytune.runs.launch.pids import alive, identify
+from ipytune.runs.launch.reopen import reopen
+from ipytune.runs.launch.session import Session
 from ipytune.runs.status import Phase, Status
+from ipytune.runs.track import require
+
+__all__ = ["Run", "RunFailed", "alive", "identify", "prepare", "versions"]
 
 POLL_SECONDS = 0.2
-STARTING_SECONDS = 30.0  # from the directory's creation to the process's record; a fork takes milliseconds
+QUIET_SECONDS = (
+    600.0  # of a run that cannot be asked from here, until one may continue it; loading a model takes minutes
+)
 
 
 class RunFailed(RuntimeError):
@@ -37,30 +44,35 @@ class RunFailed(RuntimeError):
 class Run:
     """The handle of one run. Holds no state but the directory; two handles of one run agree."""
 
-    def __init__(self, directory: RunDirectory, child: subprocess.Popen[bytes] | None = None) -> None:
+    def __init__(self, directory: RunDirectory, handle: Handle | None = None) -> None:
         self._directory = directory
-        self._child = child
+        self._handle = handle or reopen(directory)
 
     @classmethod
-    def start(cls, config: RunConfig, run_dir: Path | str, resume: bool = False) -> Run:
+    def start(
+        cls, config: RunConfig, run_dir: Path | str, resume: bool = False, launcher: Launcher | None = None
+    ) -> Run:
         """Starts training in a process of its own and returns at once.
 
         resume continues a run that stopped, failed or was killed, from its last checkpoint; a completed run is
-        returned as it is. Raises ValueError when the directory holds a run and resume is False, when the run is still
-        training, or when `config` would train something else; ConfigError when a data file is missing or has changed.
+        returned as it is. launcher: who runs it; None: one process of this session. Raises ValueError when the
+        directory holds a run and resume is False, when the run is still training, or when `config` would train
+        something else; ConfigError when a data file is missing or has changed; LaunchError when it cannot be started.
         """
         directory = RunDirectory(run_dir)
-        pinned = config.pinned()
-        if directory.exists:
-            run = cls(directory)
-            if not resume:
-                raise ValueError(
-                    f"{directory.path} already holds a run ({run.status().phase}). Follow it with Run.open(...), "
-                    f"continue it with Run.start(..., resume=True), or choose another directory."
-                )
-            return run._resume(pinned)
-        directory.create(pinned.model_copy(update={"versions": versions()}).as_yaml())
-        return cls._launch(directory)
+        new, nothing = not directory.exists, not directory.path.exists()
+        if not prepare(config, directory, resume):
+            return cls(directory)
+        try:
+            return cls(directory, (launcher or Session()).start(directory))
+        except LaunchError as error:
+            if nothing:
+                shutil.rmtree(directory.path)  # only what was written here just now
+            else:
+                directory.write_status(Status(phase=Phase.ERROR, error=str(error)))
+                if new:
+                    directory.config.unlink()  # so that the next try finds no run here
+            raise
 
     @classmethod
     def open(cls, run_dir: Path | str) -> Run:
@@ -71,40 +83,6 @@ class Run:
                 f"{directory.path} holds no run (no config.yaml). Start one there with Run.start(config, run_dir)."
             )
         return cls(directory)
-
-    def _resume(self, config: RunConfig) -> Run:
-        status = self.status()
-        if not status.phase.final:
-            raise ValueError(f"{self.path} is still {status.phase} (pid {status.pid}). Follow it with Run.open(...).")
-        if changed := self.config.differences(config):
-            listed = ", ".join(f"{name} (was {ours!r}, now {theirs!r})" for name, (ours, theirs) in changed.items())
-            raise ValueError(
-                f"{self.path} cannot be continued with another configuration: {listed}. Use Run.open(...).config, "
-                f"or start a new run in another directory."
-            )
-        if status.phase is Phase.COMPLETED and self.report().get("ended_by") == "steps":
-            return self
-        self._directory.done(STOP)
-        self._directory.create(config.model_copy(update={"versions": versions()}).as_yaml())
-        return self._launch(self._directory)
-
-    @classmethod
-    def _launch(cls, directory: RunDirectory) -> Run:
-        directory.process.unlink(missing_ok=True)
-        directory.write_status(Status(phase=Phase.IDLE, host=socket.gethostname()))
-        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-        openmp.spin_briefly(environment)
-        with directory.log.open("ab") as log:
-            child = subprocess.Popen(
-                [sys.executable, "-m", "ipytune.lora.train", str(directory.path)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                env=environment,
-            )
-        directory.write_process(identify(child.pid))
-        return cls(directory, child)
 
     @property
     def path(self) -> Path:
@@ -122,7 +100,7 @@ class Run:
     def status(self) -> Status:
         """What the run last said, corrected when its process is gone without a last word."""
         status = self._directory.read_status()
-        if status.phase.final or not self._vanished(status):
+        if status.phase.final or self._handle.alive():
             return status
         status = self._directory.read_status()  # it may have ended properly between the two readings
         if status.phase.final:
@@ -139,8 +117,27 @@ class Run:
 
     def stop(self) -> None:
         """Asks the run to stop after the step it is at; it writes a checkpoint and the adapter first."""
-        if not self.status().phase.final:
+        status = self.status()
+        if not status.phase.final:
             self._directory.ask(STOP)
+            if status.phase is Phase.IDLE:
+                self._handle.withdraw()
+
+    def end(self, grace: float = 60.0) -> None:
+        """Ends the run: asks it as stop() does, and after `grace` seconds by force; returns when it has ended."""
+        if not self.status().phase.final:
+            self._handle.stop(grace)
+
+    def given_up(self) -> bool:
+        """Whether the run ended where it cannot be seen from here, as far as ten minutes of silence can tell: on a node
+        of a session that is over, or in a job whose scheduler does not answer inside a container."""
+        quiet = datetime.now(timezone.utc) - self._directory.read_status().updated_at
+        return self._handle.silent() and quiet.total_seconds() > QUIET_SECONDS
+
+    @property
+    def runner(self) -> str:
+        """Who runs it, in words: a process and its host, a Slurm job, a Kubernetes Job."""
+        return self._handle.describe()
 
     def wait(self, timeout: float | None = None, on_status: Callable[[Status], None] | None = None) -> dict[str, Any]:
         """Waits for the end and returns the report; calls on_status at each change.
@@ -175,60 +172,48 @@ class Run:
     def log_tail(self, n: int = 30) -> str:
         return self._directory.log_tail(n)
 
-    def _vanished(self, status: Status) -> bool:
-        if self._child is not None:  # the parent knows best, and reaps it by asking
-            return self._child.poll() is not None
-        process = self._directory.read_process()
-        if process is None:
-            age = time.time() - status.updated_at.timestamp()
-            return age > STARTING_SECONDS
-        return not alive(process)
-
     def _reason_of_death(self, status: Status) -> str:
-        code = self._child.poll() if self._child is not None else None
-        if code is not None and code < 0:
-            how = f"was killed by {signal.Signals(-code).name}"
-            if -code == signal.SIGKILL:
-                how += " (most often: out of memory; lower row_tokens or ask for more)"
-        elif code is not None:
-            how = f"exited with code {code}"
-        else:
-            how = "is gone"
         tail = self._directory.log_tail(5)
-        return (
-            f"the training process {how} while {status.phase}, at step {status.step}. Continue from its last "
-            f"checkpoint with resume." + (f" It last printed:\n{tail}" if tail else "")
+        who = "the training process" if read_launched(self._directory) is None else self._handle.describe()
+        when = "before it began" if status.phase is Phase.IDLE else f"while {status.phase}, at step {status.step}"
+        return f"{who} {self._handle.ending()} {when}. Continue from its last checkpoint with resume." + (
+            f" It last printed:\n{tail}" if tail else ""
         )
 
 
-def identify(pid: int) -> Process:
-    return Process(pid=pid, host=socket.gethostname(), started=_started(pid))
+def prepare(config: RunConfig, directory: RunDirectory, resume: bool) -> bool:
+    """Makes the run directory of `config`, or readies the one that is there to be continued.
 
-
-def alive(process: Process) -> bool:
-    """Whether the process still runs. One on another host is believed alive: its status says when it last spoke."""
-    if process.host != socket.gethostname():
-        return True
-    try:
-        os.kill(process.pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    if process.started is None:
-        return True
-    return _started(process.pid) == process.started
-
-
-def _started(pid: int) -> str | None:
-    """Start time of a process in clock ticks since boot (proc(5), stat field 22); None for a zombie or where there
-    is no /proc."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError, PermissionError):
-        return None
-    fields = stat.rpartition(")")[2].split()
-    return None if fields[0] in {"Z", "X"} else fields[19]
+    True when something is left to train; False for a run that is complete. Raises as `Run.start` does.
+    """
+    require(config.track)
+    pinned = config.pinned()
+    if directory.exists:
+        run = Run(directory)
+        status = run.status()
+        if not resume:
+            raise ValueError(
+                f"{directory.path} already holds a run ({status.phase}). Follow it with Run.open(...), "
+                f"continue it with Run.start(..., resume=True), or choose another directory."
+            )
+        if not status.phase.final and not run.given_up():
+            raise ValueError(
+                f"{directory.path} is still {status.phase} ({run.runner}). Follow it with Run.open(...). If you know "
+                f"that it is gone, remove process.json and launch/ there."
+            )
+        if changed := run.config.differences(pinned):
+            listed = ", ".join(f"{name} (was {ours!r}, now {theirs!r})" for name, (ours, theirs) in changed.items())
+            raise ValueError(
+                f"{directory.path} cannot be continued with another configuration: {listed}. Use Run.open(...).config, "
+                f"or start a new run in another directory."
+            )
+        if status.phase is Phase.COMPLETED and run.report().get("ended_by") == "steps":
+            return False
+        directory.done(STOP)
+    directory.create(pinned.model_copy(update={"versions": versions()}).as_yaml())
+    directory.process.unlink(missing_ok=True)
+    directory.write_status(Status(phase=Phase.IDLE, host=socket.gethostname()))
+    return True
 
 
 def versions() -> dict[str, str]:

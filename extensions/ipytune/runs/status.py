@@ -48,8 +48,10 @@ class Status(BaseModel):
     learning_rate: float | None = None
     eval_loss: float | None = None
     memory_bytes: int | None = None
-    """Peak so far: of the GPU where one is used, else of the process."""
+    """Peak so far: of the GPU where one is used, else of the process; over all processes of a continued run."""
     pid: int | None = None
     host: str | None = None
     error: str | None = None
+    ended_by: str | None = None
+    """What ended this process: `steps`, `max_minutes`, `patience`, `stop`, or a signal by name (`SIGTERM`)."""
     updated_at: datetime = Field(default_factory=lambda: datetime.now(timezone.utc))

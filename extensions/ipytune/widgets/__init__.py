@@ -2,6 +2,7 @@
 
 from ipytune.widgets.chat import ChatPanel
 from ipytune.widgets.compare import ComparePanel, compare
+from ipytune.widgets.finetune import FineTunePanel
 from ipytune.widgets.training import TrainingPanel
 
-__all__ = ["ChatPanel", "ComparePanel", "TrainingPanel", "compare"]
+__all__ = ["ChatPanel", "ComparePanel", "FineTunePanel", "TrainingPanel", "compare"]

@@ -54,7 +54,7 @@ function composer(model, { label, send }) {
     if (!model.get("busy") && field.value.trim()) send(field);
   }
   field.addEventListener("keydown", (event) => {
-    event.stopPropagation(); // keys in here are text, not the notebook's commands
+    ownKeys(event);
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
       event.preventDefault();
       submit();

@@ -57,6 +57,8 @@ def note(view: View) -> str:
     notes = []
     if view.state is State.CANCELLED:
         notes.append("Cancelled; this is what had come.")
+    if view.state is State.DONE and not view.text and not view.reasoning:
+        notes.append("The answer is empty: the model ended it at once.")
     if view.finish_reason == "length":
         notes.append("Cut at the largest number of tokens asked for (max_tokens).")
     if view.state.final and view.metrics.ttft is not None and view.metrics.estimated:

@@ -75,7 +75,7 @@ function render({ model, el: host }) {
 
 function secretInput(label) {
   return el("input", { class: "ipt-input", type: "password", autocomplete: "off", spellcheck: "false",
-    placeholder: label, "aria-label": label, onkeydown: (event) => event.stopPropagation() });
+    placeholder: label, "aria-label": label, onkeydown: ownKeys });
 }
 
 function keyField(model) {
@@ -94,7 +94,7 @@ function keyField(model) {
 
 function endpointForm(model) {
   const field = (label, extra = {}) => el("input", { class: "ipt-input", type: "text", spellcheck: "false",
-    placeholder: label, "aria-label": label, onkeydown: (event) => event.stopPropagation(), ...extra });
+    placeholder: label, "aria-label": label, onkeydown: ownKeys, ...extra });
   const url = field("https://host/v1", { class: "ipt-input ipt-wide" });
   const name = field("model (empty: the server's only one)");
   const variable = field("variable with the key, e.g. OPENAI_API_KEY");

@@ -7,7 +7,7 @@ from typing import Any
 
 from ipytune.endpoints.format import rate, seconds
 from ipytune.runs import Phase, Run, Status
-from ipytune.widgets.series import Point, smoothed, thinned
+from ipytune.series import Point, smoothed, thinned
 
 _PHASES = {
     Phase.IDLE: "not started",
@@ -36,6 +36,15 @@ class Problem:
 
 
 @dataclass(frozen=True)
+class Sample:
+    """What the model answered at a step."""
+
+    step: int
+    prompt: str
+    answer: str
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """A run at one moment: its status, its curve (at most series.LIMIT points), its held-out losses."""
 
@@ -43,6 +52,8 @@ class Snapshot:
     points: tuple[Point, ...] = ()
     evals: tuple[tuple[int, float], ...] = ()
     problem: Problem | None = None
+    samples: tuple[Sample, ...] = ()
+    """The last answer to each question that is asked while it learns."""
 
 
 class Follower:
@@ -53,8 +64,9 @@ class Follower:
         self._offset = 0
         self._steps: list[int] = []
         self._losses: list[float] = []
-        self._evals: list[tuple[int, float]] = []
+        self._evals: dict[int, float] = {}
         self._points: tuple[Point, ...] = ()
+        self._samples: dict[str, Sample] = {}
 
     def look(self) -> Snapshot:
         status = self.run.status()  # before the events: then a final status comes with all of its events
@@ -69,11 +81,10 @@ class Follower:
                 remedy="Mend the cause, then press Continue to go on from the last checkpoint, or start a new run.",
                 log=self.run.log_tail(40),
             )
-        if status.phase.final and status.eval_loss is not None and (status.step, status.eval_loss) not in self._evals:
-            self._evals.append((status.step, status.eval_loss))  # the last one is in the status only
         if events:
             self._points = tuple(thinned(smoothed(self._steps, self._losses)))
-        return Snapshot(status=status, points=self._points, evals=tuple(self._evals), problem=problem)
+        evals, samples = tuple(sorted(self._evals.items())), tuple(self._samples.values())
+        return Snapshot(status, self._points, evals, problem, samples)
 
     def _take(self, event: dict[str, Any]) -> None:
         step = event.get("step")
@@ -83,12 +94,15 @@ class Follower:
             # Steps after the checkpoint are done again, and recorded again.
             keep = sum(1 for earlier in self._steps if earlier <= step)
             del self._steps[keep:], self._losses[keep:]
-            self._evals = [item for item in self._evals if item[0] <= step]
-        if event.get("kind") == "metric" and isinstance(event.get("loss"), (int, float)):
+            self._evals = {earlier: loss for earlier, loss in self._evals.items() if earlier <= step}
+        elif event.get("kind") == "metric" and isinstance(event.get("loss"), (int, float)):
             self._steps.append(step)
             self._losses.append(float(event["loss"]))
-        if isinstance(event.get("eval_loss"), (int, float)):
-            self._evals.append((step, float(event["eval_loss"])))
+        elif event.get("kind") == "evaluation" and isinstance(event.get("eval_loss"), (int, float)):
+            self._evals[step] = float(event["eval_loss"])  # measured again at a step: the last one counts
+        elif event.get("kind") == "sample":
+            prompt = str(event.get("prompt", ""))
+            self._samples[prompt] = Sample(step, prompt, str(event.get("answer", "")))
 
 
 def phase_words(phase: Phase) -> str:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from ipytune.widgets.series import Point
+from ipytune.series import Point, ticks
 
 _WIDTH, _HEIGHT = 640, 200
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 10, 30
@@ -97,20 +97,14 @@ def loss_svg(points: Sequence[Point], evals: Sequence[tuple[int, float]] = ()) -
     )
 
 
-def ticks(low: float, high: float, count: int = 4) -> list[float]:
-    """Round numbers from low to high, about `count` of them.
-
-    >>> ticks(0, 3.7), ticks(1, 200)
-    ([0.0, 1.0, 2.0, 3.0], [50.0, 100.0, 150.0, 200.0])
-    """
-    span = high - low
-    if span <= 0 or not math.isfinite(span):
-        return [low]
-    rough = span / count
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
-    start = math.ceil(low / step - 1e-9)
-    return [round(index * step, 10) for index in range(start, math.floor(high / step + 1e-9) + 1)]
+def samples(said: Sequence[tuple[str, str]]) -> str:
+    """Questions, and what was answered to each while it learned."""
+    rows = "".join(
+        f'<dt style="opacity:.7">{escape(question)}</dt>'
+        f'<dd style="margin:0 0 6px;white-space:pre-wrap">{escape(answer)}</dd>'
+        for question, answer in said
+    )
+    return f'<dl style="margin:8px 0 0">{rows}</dl>' if rows else ""
 
 
 def prompt(words: str) -> str:

@@ -21,6 +21,11 @@ function svg(tag, props = {}, ...children) {
   return node;
 }
 
+// Keys typed into a field are text, not the notebook's commands; what is pressed with Ctrl (to save) is not text.
+function ownKeys(event) {
+  if (!event.ctrlKey && !event.metaKey) event.stopPropagation();
+}
+
 // The error box: what, why, remedy; a log, if there is one, folded under it. Built anew only when it changes, so that
 // an opened log stays open.
 function problemBox() {

@@ -18,6 +18,8 @@ import anywidget
 import traitlets
 from IPython.display import display
 
+from ipytune.models import ModelNotFound
+
 _HERE = Path(__file__).parent
 
 
@@ -59,9 +61,10 @@ class Panel(anywidget.AnyWidget):
         raise NotImplementedError
 
     def fail(self, error: Exception) -> None:
-        """Show an error in the panel."""
+        """Show an error in the panel; the kind only of one whose message was not written for the user."""
+        told = isinstance(error, (ValueError, RuntimeError, OSError, ModelNotFound))
         self.problem = {
-            "what": str(getattr(error, "what", "")) or f"{type(error).__name__}: {error}",
+            "what": str(getattr(error, "what", "")) or (str(error) if told else f"{type(error).__name__}: {error}"),
             "why": str(getattr(error, "why", "")),
             "remedy": str(getattr(error, "remedy", "")),
             "log": str(getattr(error, "log_tail", "")),

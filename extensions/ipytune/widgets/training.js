@@ -164,11 +164,12 @@ function render({ model, el: host }) {
   const evalKey = el("span", { class: "ipt-key ipt-key-eval", text: "held-out loss" });
   legend.append(evalKey, el("label", {}, logBox, "log scale"), plot.readout);
   const facts = el("div", { class: "ipt-facts" });
+  const samples = el("dl", { class: "ipt-samples", "aria-label": "Answers while it learns" });
   const problem = problemBox();
   const root = el("section", { class: "ipt-panel", "aria-label": "Fine-tuning" },
     el("header", {}, el("span", { class: "ipt-kind", text: "Fine-tuning" }), name, phase,
       el("span", { class: "ipt-space" }), start, stop),
-    bar, plot.root, legend, facts, problem.box);
+    bar, plot.root, legend, facts, samples, problem.box);
   host.append(root);
 
   function draw() {
@@ -184,13 +185,16 @@ function render({ model, el: host }) {
     evalKey.hidden = !model.get("evals").length;
     facts.replaceChildren(...model.get("facts").map(([label, value]) =>
       el("div", {}, el("span", { class: "ipt-label", text: label }), el("span", { class: "ipt-value", text: value }))));
+    samples.hidden = !model.get("samples").length;
+    samples.replaceChildren(...model.get("samples").flatMap((sample) =>
+      [el("dt", { text: `step ${sample.step}: ${sample.prompt}` }), el("dd", { text: sample.answer || "(nothing)" })]));
     problem.show(model.get("problem"));
     plot.draw();
   }
 
   draw();
   return onChange(model, ["title", "phase", "phase_text", "start_label", "can_start", "can_stop", "progress", "facts",
-    "points", "evals", "total_steps", "problem"], draw);
+    "points", "evals", "total_steps", "samples", "problem"], draw);
 }
 
 export default { render };

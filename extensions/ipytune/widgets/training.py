@@ -20,9 +20,10 @@ import traitlets
 
 from ipytune.lora.config import RunConfig
 from ipytune.runs import Phase, Run, RunFailed
+from ipytune.runs.launch import Launcher
+from ipytune.series import packed
 from ipytune.widgets import picture
 from ipytune.widgets.follow import Follower, Snapshot, line, phase_words, shown_facts
-from ipytune.widgets.series import packed
 from ipytune.widgets.shown import Panel, script
 
 POLL_SECONDS = 0.22  # 4-5 pictures a second: smooth to the eye, and far below the message limit of Jupyter's server
@@ -33,6 +34,7 @@ class TrainingPanel(Panel):
     """See the module.
 
     config: a RunConfig to start with, or a Run to follow.   run_dir: where the run is, or will be; not for a Run.
+    launcher: who runs it (`ipytune.runs.launch`); None: a process of this session.
     """
 
     _esm = script("training.js")
@@ -45,12 +47,19 @@ class TrainingPanel(Panel):
     points = traitlets.Bytes(b"").tag(sync=True)
     evals: traitlets.List[list[float]] = traitlets.List().tag(sync=True)
     total_steps = traitlets.Int(0).tag(sync=True)
+    samples: traitlets.List[dict[str, Any]] = traitlets.List().tag(sync=True)
     start_label = traitlets.Unicode("Start").tag(sync=True)
     can_start = traitlets.Bool(True).tag(sync=True)
     can_stop = traitlets.Bool(False).tag(sync=True)
 
-    def __init__(self, config: RunConfig | Run | None = None, run_dir: Path | str | None = None) -> None:
+    def __init__(
+        self,
+        config: RunConfig | Run | None = None,
+        run_dir: Path | str | None = None,
+        launcher: Launcher | None = None,
+    ) -> None:
         super().__init__()
+        self._launcher = launcher
         self._lock = threading.RLock()
         self._follower: Follower | None = None
         self._snapshot: Snapshot | None = None
@@ -58,7 +67,7 @@ class TrainingPanel(Panel):
         if isinstance(config, Run):
             self._config: RunConfig | None = None
             self._path = config.path
-            self._adopt(config)
+            self._take(config)
         else:
             if run_dir is None:
                 raise ValueError("A training panel needs the run's directory: TrainingPanel(config, run_dir).")
@@ -84,12 +93,13 @@ class TrainingPanel(Panel):
                     raise ValueError(
                         f"{self._path} holds no run. Give a configuration: TrainingPanel(config, run_dir)."
                     )
-                run = Run.start(self._config, self._path)
+                run = Run.start(self._config, self._path, launcher=self._launcher)
             else:
                 phase = self._follower.run.status().phase
                 if phase not in (Phase.STOPPED, Phase.ERROR):
                     raise ValueError(f"This run is {phase_words(phase)}; there is nothing to start.")
-                run = Run.start(self._config or self._follower.run.config, self._path, resume=True)
+                config = self._config or self._follower.run.config
+                run = Run.start(config, self._path, resume=True, launcher=self._launcher)
             self._asked_to_stop = False
             self.problem = {}
             self._adopt(run)
@@ -140,9 +150,9 @@ class TrainingPanel(Panel):
         shot = self._snapshot
         curve = picture.loss_svg(shot.points, shot.evals) if shot is not None else ""
         problem = picture.problem_box(**self.problem) if self.problem else ""
-        return picture.frame(
-            f"Fine-tuning · {self.title}", self.phase_text, curve, picture.facts_table(self.facts), problem
-        )
+        said = [(f"step {s['step']}: {s['prompt']}", s["answer"]) for s in self.samples]
+        parts = (curve, picture.facts_table(self.facts), picture.samples(said), problem)
+        return picture.frame(f"Fine-tuning · {self.title}", self.phase_text, *parts)
 
     def static_text(self) -> str:
         words = "; ".join(f"{label}: {value}" for label, value in self.facts)
@@ -160,6 +170,10 @@ class TrainingPanel(Panel):
                 f"{self._path} holds a run with other settings ({listed}). Choose another directory for the new run, "
                 f"or remove this one."
             )
+        self._take(run)
+
+    def _take(self, run: Run) -> None:
+        """Show a run that is there, and follow it while it goes on."""
         self._adopt(run)
         if not run.status().phase.final:
             self._follow_in_background()
@@ -216,6 +230,7 @@ class TrainingPanel(Panel):
             points=packed(shot.points),
             evals=[list(pair) for pair in shot.evals],
             total_steps=status.total_steps or 0,
+            samples=[vars(sample) for sample in shot.samples],
             start_label="Continue" if status.phase in (Phase.STOPPED, Phase.ERROR) else "Start",
             can_start=status.phase in (Phase.STOPPED, Phase.ERROR),
             can_stop=not over and not stopping,

@@ -77,13 +77,19 @@ def test_a_template_without_stop_token_is_refused() -> None:
         render(tokenizer, [QUESTION, ANSWER])
 
 
-def test_a_template_that_rewrites_earlier_answers_is_refused() -> None:
+def test_of_answers_that_the_template_rewrites_only_the_last_is_learned() -> None:
     tokenizer = tiny.tokenizer()
     tokenizer.chat_template = tiny.TEMPLATE.replace(
         "message['content']", "(message['content'] if loop.last or message['role'] == 'user' else 'w0')"
     )
-    with pytest.raises(TemplateError, match="differently once it goes on"):
-        render(tokenizer, [QUESTION, ANSWER, AGAIN, LAST])
+    assert learned_words(render(tokenizer, [QUESTION, ANSWER, AGAIN, LAST])) == ["w5", "<end>"]
+
+
+def test_a_template_that_rewrites_the_last_answer_is_refused() -> None:
+    tokenizer = tiny.tokenizer()
+    tokenizer.chat_template = tiny.TEMPLATE.replace("<start> assistant {% endif %}", "<start> assistant w0 {% endif %}")
+    with pytest.raises(TemplateError, match="differently from what follows its generation prompt"):
+        render(tokenizer, [QUESTION, ANSWER])
 
 
 def test_a_base_model_without_template_is_refused() -> None:

@@ -40,7 +40,13 @@ def test_good_conversations_keep_their_line_numbers(train_file: Path) -> None:
     [
         (b'{"messages": [', "not JSON"),
         (b'{"messages": "\xff"}', "not UTF-8 at byte"),
-        (b'["messages"]', "no list `messages`"),
+        (b'["messages"]', "not an object with columns, but a list"),
+        (b'{"messages": "hello"}', "no list `messages`"),
+        (line({"role": "tool", "content": "x"}).encode(), "tools are not learned"),
+        (line({"role": "assistant", "content": None, "tool_calls": [{}]}).encode(), "has tool_calls: tools"),
+        (line({"role": "user", "content": [{"type": "image_url"}]}).encode(), "holds image_url"),
+        (line(USER, {**ANSWER, "reasoning_content": "hm"}).encode(), "reasoning apart"),
+        (line(USER, {**ANSWER, "weight": 0}).encode(), "a weight of 0"),
         (b"[" * 100_000, "nested too deeply"),
         (line("hi").encode(), "message 1 is not an object"),
         (line({"role": "boss", "content": "x"}).encode(), "role 'boss'"),
@@ -85,6 +91,16 @@ def test_a_repeated_conversation_is_a_warning(train_file: Path) -> None:
     train_file.write_text(line(USER, ANSWER) + "\n" + line(USER, ANSWER))
     dataset = load(train_file)
     assert [(warning.line, warning.what) for warning in dataset.warnings] == [(2, "same conversation as line 1")]
+
+
+def test_white_space_makes_no_other_conversation(train_file: Path, tmp_path: Path) -> None:
+    spaced = {"role": "user", "content": " 2\n nodes "}
+    train_file.write_text(line(USER, ANSWER) + "\n" + line(spaced, ANSWER))
+    assert [warning.line for warning in load(train_file).warnings] == [2]
+    held_out = tmp_path / "held_out.jsonl"
+    held_out.write_text(line(spaced, {"role": "assistant", "content": "other"}))
+    with pytest.raises(DatasetError, match="the same question"):
+        load(train_file, held_out)
 
 
 def test_a_held_out_question_that_is_trained_on_is_an_error(train_file: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,14 +13,16 @@ from torch import Tensor
 from ipytune.data.pack import Row, pack, row_of
 from ipytune.data.template import Tokens
 from ipytune.lora import attention, linear
-from ipytune.lora.config import LoraSettings
-from ipytune.lora.loop import step_once
+from ipytune.lora.config import LoraSettings, RunConfig
+from ipytune.lora.loop import accumulate, learned_tokens
 from ipytune.lora.loss import summed_loss
 from ipytune.lora.model import Trainable, with_adapter
+from ipytune.lora.optimiser import adamw, set_rate
 from tests.ipytune.lora import tiny
 
 CPU = torch.device("cpu")
 GOLDEN = (4.0361, 3.9447, 3.9231, 3.9244)
+CONFIG = RunConfig(train_file=Path("train.jsonl"), lora=LoraSettings(rank=4), seed=1, learning_rate=1e-2)
 
 
 def conversation(length: int, seed: int) -> Tokens:
@@ -34,10 +37,10 @@ ROWS = pack(EXAMPLES, row_tokens=48)
 ALONE = [row_of([tokens]) for tokens in EXAMPLES]
 
 
-def trainable(dtype: torch.dtype = torch.float32, packed: bool = True) -> Trainable:
+def trainable(dtype: torch.dtype = torch.float32, packed: bool = True, config: RunConfig = CONFIG) -> Trainable:
     base = tiny.model().to(dtype)
     base.set_attn_implementation(attention.register() if packed else "sdpa")
-    model = with_adapter(base, LoraSettings(rank=4), seed=1, name="tiny")
+    model = with_adapter(base, config, name="tiny")
     torch.manual_seed(2)
     for name, parameter in model.peft.named_parameters():
         if "lora_B" in name:
@@ -141,7 +144,8 @@ def test_the_step_is_normalised_by_all_its_learned_tokens() -> None:
     for rows in (ROWS, ALONE):
         model = trainable()
         optimizer = torch.optim.SGD(model.parameters, lr=0.1)
-        loss = step_once(model, optimizer, rows, rate=0.1, max_grad_norm=1e9)
+        loss = accumulate(model, rows, learned_tokens(EXAMPLES))
+        optimizer.step()
         results.append((loss, [p.detach().clone() for p in model.parameters]))
     (first, ours), (second, theirs) = results
     torch.testing.assert_close(first, second)
@@ -153,7 +157,44 @@ def test_golden_losses() -> None:
     """Four steps on a fixed model: a change of these numbers is a change of what users train."""
     base = tiny.model()
     base.set_attn_implementation(attention.register())
-    model = with_adapter(base, LoraSettings(rank=4), seed=1, name="tiny")
-    optimizer = torch.optim.AdamW(model.parameters, lr=1e-2, weight_decay=0.0, fused=True)
-    losses = [float(step_once(model, optimizer, ROWS, rate=1e-2, max_grad_norm=1.0)) for _ in range(4)]
+    model = with_adapter(base, CONFIG, name="tiny")
+    optimizer = adamw(model.named_parameters, CONFIG)
+    losses = []
+    for _ in range(4):
+        set_rate(optimizer, CONFIG.learning_rate)
+        losses.append(float(accumulate(model, ROWS, learned_tokens(EXAMPLES))))
+        torch.nn.utils.clip_grad_norm_(model.parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
     assert losses == pytest.approx(GOLDEN, abs=2e-3)
+
+
+@pytest.mark.parametrize("which", ["half", "all"])
+def test_recomputing_activations_changes_no_gradient(which: str) -> None:
+    kept, recomputed = trainable(), trainable()
+    recomputed.recompute(which)
+    assert sum(layer.gradient_checkpointing for layer in recomputed.layers) == {"half": 1, "all": 2}[which]
+    wanted, found = (gradients(model, total(model, ROWS)) for model in (kept, recomputed))
+    for name in wanted:
+        torch.testing.assert_close(found[name], wanted[name], rtol=0, atol=0)
+
+
+def test_compiled_layers_compute_the_same_whatever_the_lengths_in_the_row() -> None:
+    plain, compiled = trainable(), trainable()
+    compiled.compile(backend="aot_eager")  # the graphs without code generation: no C++ compiler is needed
+    torch._dynamo.utils.counters.clear()
+    for rows in (ROWS, ALONE):
+        wanted, found = (gradients(model, total(model, rows)) for model in (plain, compiled))
+        for name in wanted:
+            torch.testing.assert_close(found[name], wanted[name], rtol=1e-4, atol=1e-5)
+    assert not torch._dynamo.utils.counters["recompiles"]
+
+
+def test_lora_plus_gives_b_its_own_rate() -> None:
+    config = CONFIG.model_copy(update={"lora": LoraSettings(rank=4, plus_ratio=16)})
+    model = trainable(config=config)
+    optimizer = adamw(model.named_parameters, config)
+    set_rate(optimizer, 1e-3)
+    rates = {p: group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert {rates[p] for name, p in model.named_parameters if "lora_B" in name} == {1.6e-2}
+    assert {rates[p] for name, p in model.named_parameters if "lora_A" in name} == {1e-3}

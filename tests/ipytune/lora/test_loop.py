@@ -121,7 +121,7 @@ def test_max_minutes_ends_with_everything_kept(config: RunConfig, tmp_path: Path
 
 def test_the_adapter_gives_the_loss_that_was_reported(config: RunConfig, tmp_path: Path) -> None:
     from ipytune.data.template import render
-    from ipytune.lora.model import load_tokenizer
+    from ipytune.data.tokenizer import load_tokenizer
 
     directory = go(config, tmp_path / "run")
     model: Any = PeftModel.from_pretrained(tiny.model(), str(directory.adapter)).eval()

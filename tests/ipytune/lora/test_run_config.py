@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from ipytune.lora.config import ConfigError, LoraSettings, RunConfig
 from ipytune.lora.schedule import learning_rate, total_steps
@@ -75,3 +76,17 @@ def test_steps_come_from_epochs_unless_they_are_given() -> None:
     config = RunConfig(train_file=Path("t"), batch_size=8, epochs=1.5)
     assert total_steps(100, config) == 19
     assert total_steps(100, config.model_copy(update={"max_steps": 7})) == 7
+
+
+def test_what_cannot_be_trained_is_refused_with_the_reason() -> None:
+    with pytest.raises(ValidationError, match="lm_head stays as it is"):
+        RunConfig(train_file="t.jsonl", lora={"targets": ["q_proj", "lm_head"]})
+    with pytest.raises(ValidationError, match="cannot be sharded"):
+        RunConfig(train_file="t.jsonl", quantise="nf4", parallel="fsdp")
+
+
+def test_a_run_may_go_on_with_less_memory_and_learns_the_same() -> None:
+    config = RunConfig(train_file="t.jsonl", row_tokens=4096)
+    lean = config.model_copy(update={"row_tokens": 1024, "gradient_checkpointing": "always", "compile": "never"})
+    assert config.differences(lean) == {}
+    assert set(config.differences(config.model_copy(update={"max_length": 512}))) == {"max_length"}

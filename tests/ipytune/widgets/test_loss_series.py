@@ -8,8 +8,8 @@ import struct
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ipytune.widgets.picture import loss_svg, ticks
-from ipytune.widgets.series import LIMIT, Point, packed, smoothed, thinned
+from ipytune.series import LIMIT, Point, packed, smoothed, thinned, ticks
+from ipytune.widgets.picture import loss_svg
 
 losses = st.lists(st.floats(0, 100) | st.just(math.nan), max_size=3000)
 

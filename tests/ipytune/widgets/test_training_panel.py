@@ -119,3 +119,22 @@ def test_a_run_that_goes_on_is_followed_and_can_be_stopped(
     assert directory.asked("stop") and panel.phase == "stopping" and not panel.can_stop
     write(Phase.STOPPED, steps=3)
     until(lambda: panel.phase == "stopped", "the end of the run in the panel", 5)
+
+
+def test_answers_while_it_learns_are_shown_the_last_of_each_question(
+    tmp_path: Path, config: RunConfig, write: Callable[..., RunDirectory]
+) -> None:
+    directory = write(Phase.COMPLETED, steps=4)
+    for step, answer in ((2, "early"), (4, "<b>late</b>")):
+        directory.append_event("sample", step=step, prompt="how many?", answer=answer)
+    directory.write_report({"steps": 4})
+    panel = TrainingPanel(config, tmp_path / "run")
+    assert panel.samples == [{"step": 4, "prompt": "how many?", "answer": "<b>late</b>"}]
+    assert "&lt;b&gt;late" in panel.static_html() and "<b>late" not in panel.static_html()
+
+
+def test_a_run_given_as_such_is_followed_too(tmp_path: Path, write: Callable[..., RunDirectory]) -> None:
+    write(Phase.TRAINING, steps=2)
+    panel = TrainingPanel(Run.open(tmp_path / "run"))
+    write(Phase.STOPPED, steps=3)
+    until(lambda: panel.phase == "stopped", "the end in the panel", 10)

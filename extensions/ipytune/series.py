@@ -1,4 +1,4 @@
-"""The loss curve as it is sent and drawn: smoothed, thinned to a fixed size, packed. Pure.
+"""The loss curve as it is sent and drawn: smoothed, thinned to a fixed size, packed; the marks of its axes. Pure.
 
 A long run has more steps than a screen has pixels, and a list that grows must not be sent again with every step, so
 what goes to the browser has at most LIMIT points, whatever the length of the run: 12 bytes each.
@@ -55,3 +55,19 @@ def thinned(points: Sequence[Point], limit: int = LIMIT) -> list[Point]:
 def packed(points: Sequence[Point]) -> bytes:
     """Little-endian float32 triples (step, loss, smooth). Steps are exact up to 16.7 million."""
     return b"".join(struct.pack("<3f", point.step, point.loss, point.smooth) for point in points)
+
+
+def ticks(low: float, high: float, count: int = 4) -> list[float]:
+    """Round numbers from low to high, about `count` of them.
+
+    >>> ticks(0, 3.7), ticks(1, 200)
+    ([0.0, 1.0, 2.0, 3.0], [50.0, 100.0, 150.0, 200.0])
+    """
+    span = high - low
+    if span <= 0 or not math.isfinite(span):
+        return [low]
+    rough = span / count
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
+    start = math.ceil(low / step - 1e-9)
+    return [round(index * step, 10) for index in range(start, math.floor(high / step + 1e-9) + 1)]

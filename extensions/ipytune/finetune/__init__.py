@@ -1,0 +1,1 @@
+"""From data to adapter, step by step: settings being edited, and what the data holds. Knows no widget."""

@@ -1,0 +1,224 @@
+"""A comparison of runs drawn: HTML with an SVG for notebooks, tables with small curves for terminals.
+
+No script and nothing fetched; text takes the page's own colour and the lines are readable on light and dark, so the
+picture is right in both. Names and settings come from files and are escaped.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Sequence
+from html import escape
+
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from ipytune.endpoints.format import rate
+from ipytune.runs import words
+from ipytune.runs.compare import Compared, Comparison, Mark
+from ipytune.series import ticks
+
+_WIDTH, _HEIGHT = 680, 260
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 10, 34
+# Told apart by most colour-blind readers, and at least 3:1 against white and against near-black.
+_COLOURS = ("#1e88e5", "#e07b00", "#2e9e5b", "#d81b60", "#8e6ce0", "#00979d", "#a1770a", "#808080")
+_DASHES = ("", "7 3", "2 3")  # once the colours are used up
+_AXES = {"step": "step", "tokens": "tokens", "time": "seconds of training"}
+_BARS = "▁▂▃▄▅▆▇█"
+_BARS_WIDE = 16
+_CELL = "text-align:left;padding:3px 14px 3px 0;border:0;vertical-align:top"
+
+
+def _results(run: Compared) -> list[tuple[str, str]]:
+    """(column, value) in the order in which they are shown."""
+    found, report = run.summary, run.report
+    of = "" if found.total_steps is None else f" of {found.total_steps:,}"
+    speed, memory = report.get("tokens_per_second"), report.get("peak_memory_bytes")
+    return [
+        ("State", found.state),
+        ("Step", f"{found.step:,}{of}"),
+        ("Loss", words.loss(run.curve.training[-1].loss if run.curve.training else found.loss)),
+        ("Held-out loss", words.loss(found.eval_loss)),
+        ("Speed", rate(speed if isinstance(speed, (int, float)) else None)),
+        ("Time", words.duration(found.seconds)),
+        ("Peak memory", words.size(memory) if isinstance(memory, int) else words.NONE),
+        ("Adapter", "yes" if found.adapter else "no"),
+    ]
+
+
+# --- HTML ------------------------------------------------------------------------------------------------------------
+
+
+def html(comparison: Comparison) -> str:
+    runs = comparison.runs
+    parts = [
+        f"<div><b>{len(runs)} runs</b> <span style='opacity:.7'>· training loss (smoothed, lines) and held-out loss "
+        f"(dots) by {escape(_AXES[comparison.by])}</span></div>",
+        losses_svg(comparison),
+        _html_table(
+            ["", *(name for name, _ in _results(runs[0]))],
+            [
+                [_swatch(index) + _name(run, comparison), *(escape(value) for _, value in _results(run))]
+                for index, run in enumerate(runs)
+            ],
+        ),
+    ]
+    if comparison.differences:
+        rows = [
+            [
+                f"<code style='background:none'>{escape(name)}</code>",
+                *(escape(words.setting(value)) for value in values),
+            ]
+            for name, values in comparison.differences.items()
+        ]
+        heads = [_swatch(index) + escape(run.label) for index, run in enumerate(runs)]
+        parts.append(_html_table(["<b>Settings that differ</b>", *heads], rows))
+    else:
+        parts.append("<div style='opacity:.7'>The settings are the same.</div>")
+    style = (
+        "border:1px solid rgba(128,128,128,.35);border-radius:6px;padding:12px 16px;max-width:960px;overflow-x:auto;"
+        "font:13px/1.45 system-ui,sans-serif"
+    )
+    return f'<div style="{style}">{"".join(parts)}</div>'
+
+
+def losses_svg(comparison: Comparison) -> str:
+    """All curves over one another, in one scale that starts at zero loss. Empty without a point."""
+    marks = [mark for run in comparison.runs for mark in (*run.curve.training, *run.curve.held_out)]
+    finite = [mark for mark in marks if math.isfinite(mark.loss)]
+    if not finite:
+        return ""
+    first, last = min(mark.at for mark in finite), max(mark.at for mark in finite)
+    last = last if last > first else first + 1
+    top = max(mark.loss for mark in finite) or 1.0
+
+    def x(at: float) -> float:
+        return _LEFT + (at - first) / (last - first) * (_WIDTH - _LEFT - _RIGHT)
+
+    def y(loss: float) -> float:
+        return _TOP + (1 - loss / top) * (_HEIGHT - _TOP - _BOTTOM)
+
+    grid = "".join(
+        f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}" stroke="currentColor" '
+        f'stroke-opacity=".15"/><text x="{_LEFT - 6}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:g}</text>'
+        for tick in ticks(0, top)
+    ) + "".join(
+        f'<text x="{x(tick):.1f}" y="{_HEIGHT - 16}" text-anchor="middle">{tick:,.10g}</text>'
+        for tick in ticks(first, last)
+    )
+    drawn = "".join(_run_svg(index, run, x, y) for index, run in enumerate(comparison.runs))
+    said = "; ".join(f"{run.label}: {_from_to(run.curve.training)}" for run in comparison.runs)
+    return (
+        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" width="100%" style="max-width:{_WIDTH}px;font:11px system-ui;'
+        f'margin:6px 0" fill="currentColor" role="img" aria-label="Losses by {_AXES[comparison.by]}. '
+        f'{escape(said)}">{grid}{drawn}'
+        f'<text x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 2}" text-anchor="end" opacity=".7">{_AXES[comparison.by]}</text>'
+        "</svg>"
+    )
+
+
+def _run_svg(index: int, run: Compared, x: Callable[[float], float], y: Callable[[float], float]) -> str:
+    def points(marks: Sequence[Mark]) -> list[tuple[float, float]]:
+        return [(x(mark.at), y(mark.loss)) for mark in marks if math.isfinite(mark.loss)]
+
+    line = " ".join(f"{across:.1f},{down:.1f}" for across, down in points(run.curve.training))
+    dots = "".join(
+        f'<circle cx="{across:.1f}" cy="{down:.1f}" r="4" fill="{_colour(index)}" stroke="currentColor" '
+        'stroke-opacity=".5"/>'
+        for across, down in points(run.curve.held_out)
+    )
+    return (
+        f"<g><title>{escape(run.label)}</title>"
+        f'<polyline fill="none" stroke="{_colour(index)}" stroke-width="2" stroke-dasharray="{_dash(index)}" '
+        f'points="{line}"/>{dots}</g>'
+    )
+
+
+def _html_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Cells are HTML already."""
+    head = "".join(f'<th scope="col" style="{_CELL};opacity:.7;font-weight:500">{cell}</th>' for cell in heads)
+    lines = ("".join(f'<td style="{_CELL}">{cell}</td>' for cell in row) for row in rows)
+    body = "".join(f'<tr style="background:none">{line}</tr>' for line in lines)
+    return (
+        f'<table style="border:0;margin:6px 0;border-collapse:collapse;background:none"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table>"
+    )
+
+
+def _name(run: Compared, comparison: Comparison) -> str:
+    best = comparison.best is run
+    return f"<b>{escape(run.label)}</b>" + (" · best held-out loss" if best else "")
+
+
+def _swatch(index: int) -> str:
+    return (
+        '<svg width="22" height="8" style="vertical-align:middle;margin-right:6px" aria-hidden="true"><line x1="0" '
+        f'x2="22" y1="4" y2="4" stroke="{_colour(index)}" stroke-width="3" stroke-dasharray="{_dash(index)}"/></svg>'
+    )
+
+
+def _colour(index: int) -> str:
+    return _COLOURS[index % len(_COLOURS)]
+
+
+def _dash(index: int) -> str:
+    return _DASHES[index // len(_COLOURS) % len(_DASHES)]
+
+
+def _from_to(marks: Sequence[Mark]) -> str:
+    finite = [mark.loss for mark in marks if math.isfinite(mark.loss)]
+    return f"from {finite[0]:.3g} to {finite[-1]:.3g}" if finite else "no losses yet"
+
+
+# --- terminal --------------------------------------------------------------------------------------------------------
+
+
+def text(comparison: Comparison, width: int) -> str:
+    page = io.StringIO()
+    Console(file=page, width=width, color_system=None, legacy_windows=False).print(tables(comparison))
+    return page.getvalue().rstrip() + "\n"
+
+
+def tables(comparison: Comparison) -> Group:
+    """Results with a small curve each (all on the same scales), then the settings that differ."""
+    results = Table("run", f"loss by {_AXES[comparison.by]}", box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for name, _ in _results(comparison.runs[0]):
+        results.add_column(name.lower(), justify="right" if name in {"Loss", "Held-out loss"} else "left")
+    for run in comparison.runs:
+        label = Text(words.printable(run.label), style="bold" if comparison.best is run else "")
+        cells = [Text(value) for _, value in _results(run)]
+        results.add_row(label, Text(_bars(run, comparison)), *cells)
+    parts: list[Table | Text] = [results]
+    if comparison.best is not None:
+        parts.append(Text(f"best held-out loss: {words.printable(comparison.best.label)}"))
+    if comparison.differences:
+        settings = Table("settings that differ", box=None, padding=(0, 2, 0, 0), header_style="dim")
+        for run in comparison.runs:
+            settings.add_column(Text(words.printable(run.label)), overflow="fold")
+        for name, values in comparison.differences.items():
+            settings.add_row(Text(words.printable(name)), *(Text(words.printable(words.setting(v))) for v in values))
+        parts += [Text(""), settings]
+    else:
+        parts.append(Text("The settings are the same."))
+    return Group(*parts)
+
+
+def _bars(run: Compared, comparison: Comparison) -> str:
+    """The training curve in block letters: position is the axis of all runs, height their common scale from zero."""
+    finite = [mark for each in comparison.runs for mark in each.curve.training if math.isfinite(mark.loss)]
+    if not finite:
+        return ""
+    first, last = min(mark.at for mark in finite), max(mark.at for mark in finite)
+    top = max(mark.loss for mark in finite) or 1.0
+    columns: dict[int, float] = {}
+    for mark in run.curve.training:
+        if math.isfinite(mark.loss):
+            share = (mark.at - first) / (last - first) if last > first else 0.0
+            columns[min(int(share * _BARS_WIDE), _BARS_WIDE - 1)] = mark.loss  # the last of a column stands for it
+    drawn, bar = "", " "
+    for at in range(max(columns, default=-1) + 1):  # a column without a record of its own repeats the one before
+        bar = _BARS[min(int(columns[at] / top * len(_BARS)), len(_BARS) - 1)] if at in columns else bar
+        drawn += bar
+    return drawn

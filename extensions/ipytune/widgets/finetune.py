@@ -1,0 +1,502 @@
+"""Fine-tuning from data to adapter in one panel: Data, Settings, Memory, Training, Adapter.
+
+    panel = FineTunePanel("runs/first", train_file="train.jsonl")
+    panel                  # shows it; its buttons are the methods below
+    report = panel.run()   # without a browser: checks the data, starts the run unless it was started, waits
+
+The run directory holds the run. A panel made again on it, after a restart of the kernel, shows the run whole.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import ipywidgets
+import traitlets
+from pydantic import ValidationError
+
+from ipytune.endpoints.serve import Server, serve
+from ipytune.finetune import form
+from ipytune.finetune.draft import Draft
+from ipytune.finetune.look import Columns, Look, columns, data_files, look, model_names
+from ipytune.lora.config import ConfigError, RunConfig
+from ipytune.memory.advice import Fit
+from ipytune.memory.check import check
+from ipytune.memory.probe import Probe, probe
+from ipytune.runs import Phase, Run
+from ipytune.runs.launch import Launcher
+from ipytune.widgets import finetune_views as views
+from ipytune.widgets.compare import ComparePanel
+from ipytune.widgets.shown import Panel, script
+from ipytune.widgets.training import TrainingPanel
+
+STEPS = ("data", "settings", "memory", "training", "adapter")
+TEXT_BYTES = 50_000_000  # larger data files are read when they are checked, not while their name is typed
+_LOOKED_AT = {"train_file", "eval_file", "model", "data", "max_length", "row_tokens", "batch_size", "seed"}
+
+
+class ExportFailed(RuntimeError):
+    """An adapter that could not be merged or written; `why` is what the command said."""
+
+    def __init__(self, what: str, why: str, remedy: str = "") -> None:
+        super().__init__(f"{what} {why} {remedy}".strip())
+        self.what, self.why, self.remedy = what, why, remedy
+
+
+class FineTunePanel(Panel):
+    """See the module.
+
+    run_dir: where the run is, or will be.   config: settings to begin with; single ones by name, `train_file=...`.
+    launcher: who trains (`ipytune.runs.launch`); None: a process of this session.
+
+    A directory that holds a run is shown as it is, whatever the settings given; `run` refuses when they differ.
+    """
+
+    _esm = script("finetune.js")
+
+    title = traitlets.Unicode().tag(sync=True)
+    at = traitlets.Unicode("data").tag(sync=True)
+    steps: traitlets.List[dict[str, str]] = traitlets.List().tag(sync=True)
+    busy = traitlets.Unicode("").tag(sync=True)
+    note = traitlets.Unicode("").tag(sync=True)
+    locked = traitlets.Bool(False).tag(sync=True)
+    offered = traitlets.Dict().tag(sync=True)
+    data_fields: traitlets.List[dict[str, Any]] = traitlets.List().tag(sync=True)
+    settings_fields: traitlets.List[dict[str, Any]] = traitlets.List().tag(sync=True)
+    more_fields: traitlets.List[dict[str, Any]] = traitlets.List().tag(sync=True)
+    columns = traitlets.Dict().tag(sync=True)
+    found = traitlets.Dict().tag(sync=True)
+    memory = traitlets.Dict().tag(sync=True)
+    result = traitlets.Dict().tag(sync=True)
+    training = traitlets.Instance(TrainingPanel, allow_none=True).tag(sync=True, **ipywidgets.widget_serialization)
+    sides = traitlets.Instance(ComparePanel, allow_none=True).tag(sync=True, **ipywidgets.widget_serialization)
+
+    def __init__(
+        self,
+        run_dir: Path | str,
+        config: RunConfig | None = None,
+        *,
+        launcher: Launcher | None = None,
+        **settings: Any,
+    ) -> None:
+        super().__init__()
+        self._lock = threading.RLock()
+        self._launcher = launcher
+        self._path = Path(run_dir)
+        self._draft = Draft.of(config) if config is not None else Draft()
+        for name, value in settings.items():
+            self._draft = self._draft.changed(name, str(value) if isinstance(value, Path) else value)
+        if settings and (wrong := [name for name in self._draft.errors if name in settings]):
+            raise ValueError(f"{wrong[0]}: {self._draft.errors[wrong[0]]}")
+        self._columns: Columns | None = None
+        self._looked: tuple[RunConfig, Look] | None = None
+        self._fit: tuple[RunConfig, Fit] | None = None
+        self._probe: tuple[RunConfig, Probe] | None = None
+        self._server: Server | None = None
+        self._given = self._draft
+        self.offered = {"train_file": data_files(Path()), "eval_file": data_files(Path()), "model": model_names(Path())}
+        self._adopt_existing()
+        self._read_columns()
+        self._show()
+
+    # --- the steps, as methods ---------------------------------------------------------------------------------------
+
+    @property
+    def config(self) -> RunConfig:
+        """The settings as they stand. Raises ConfigError naming what is wrong or missing."""
+        try:
+            return self._draft.config
+        except ValidationError:
+            wrong = "; ".join(f"{form.label(name)}: {words}" for name, words in self._draft.errors.items())
+            raise ConfigError(f"The settings are not complete. {wrong}.") from None
+
+    @property
+    def adapter(self) -> Path | None:
+        """The adapter's directory, once there is one."""
+        run = self._run
+        return run.adapter if run is not None and (run.adapter / "adapter_config.json").is_file() else None
+
+    def set(self, name: str, value: Any) -> None:
+        """Change a setting, by its path: `panel.set("lora.rank", 32)`. A wrong value is shown beside it.
+
+        Raises KeyError for a name that is no setting, ValueError while the panel shows a run.
+        """
+        if self.locked:
+            raise ValueError("These are the settings of the run. For others begin a new run.")
+        with self._lock:
+            self._draft = self._draft.changed(name, value)
+            if name == "train_file" and "data.columns" not in self._draft.edited:
+                self._read_columns()
+        self._show()
+
+    def check(self) -> Look:
+        """Read the data, validate it, and show what will be learned of it. No model is loaded."""
+        with self.watched_here():
+            return self._check()
+
+    def estimate(self) -> Fit:
+        """The memory that the run needs against what this session has."""
+        with self.watched_here():
+            return self._estimate()
+
+    def probe(self) -> Probe:
+        """Run one step in a process of its own and measure it."""
+        with self.watched_here():
+            return self._measure()
+
+    def apply_change(self) -> None:
+        """Take over the change of settings that makes the run fit. Raises ValueError when there is none."""
+        remedy = self._fit[1].remedy if self._fit is not None else None
+        if remedy is None or not remedy.settings:
+            raise ValueError("There is no change to take over.")
+        for name, value in remedy.settings.items():
+            self._draft = self._draft.changed(name, value)
+        self._estimate()
+
+    def start(self) -> None:
+        """Check the data unless that was done, then start the run, or continue one that stopped. Returns at once."""
+        if self.training is not None:
+            self.training.start()
+            return
+        config = self.config
+        if not self._is_checked:
+            self._check()
+        if not self._is_checked or self._looked is None or not self._looked[1].passed:
+            self.at = "data"
+            raise ValueError("The data cannot be used yet. See what was found, mend it, and start again.")
+        training = TrainingPanel(config, self._path, self._launcher)
+        training.start()
+        self._adopt(training)
+        self.at = "training"
+        self._show()
+
+    def stop(self) -> None:
+        """Ask the run to stop after the step it is at; what it has learned is kept."""
+        if self.training is not None:
+            self.training.stop()
+
+    def wait(self, timeout: float | None = None) -> dict[str, Any]:
+        """As TrainingPanel.wait: block until the run ends; its report."""
+        if self.training is None:
+            raise ValueError("Nothing was started: press Start, or call panel.start() or panel.run().")
+        with self.watched_here():
+            try:
+                return self.training.wait(timeout)
+            finally:
+                self._show()
+
+    def run(self, timeout: float | None = None) -> dict[str, Any]:
+        """Start unless the run was started already, wait, and return the report. A completed run returns at once.
+
+        Raises ValueError when the directory holds a run with other settings than this panel was given.
+        """
+        run = self._run
+        if run is not None and self._given != Draft() and (differing := self._differing(run)):
+            raise ValueError(
+                f"{self._path} holds a run with other settings ({differing}). Choose another directory for the new "
+                f"run, or leave the settings out to go on with that one."
+            )
+        if run is None or run.status().phase in (Phase.STOPPED, Phase.ERROR):
+            self.start()
+        return self.wait(timeout)
+
+    def new_run(self, run_dir: Path | str | None = None) -> None:
+        """Leave the run as it is, and begin another with its settings in another directory."""
+        if self.training is not None and self._running:
+            raise ValueError("This run goes on. Stop it first, or make another panel on another directory.")
+        self.stop_trying()
+        self._path = Path(run_dir) if run_dir is not None else views.next_directory(self._path)
+        self._given = self._draft
+        self.publish(training=None, locked=False, at="settings", problem={}, note="")
+        self._show()
+
+    def merge(self) -> Path:
+        """Merge the adapter into its base, beside the run, and prove that it answers alike."""
+        with self.watched_here():
+            return self._merge()
+
+    def gguf(self) -> Path:
+        """Write the merged model as a GGUF file, beside the run, and prove that it answers alike."""
+        with self.watched_here():
+            return self._gguf()
+
+    def card(self) -> None:
+        """Write the model card beside the adapter."""
+        with self.watched_here():
+            self._card()
+
+    def try_out(self, question: str | None = None) -> ComparePanel:
+        """Serve base and adapter from this session, and ask both the same, side by side; the panel below is returned.
+
+        question: asked at once; None leaves the first held-out question in the field.
+        """
+        with self.watched_here():
+            self._serve()
+            assert self.sides is not None
+            if question is not None:
+                self.sides.ask(question)
+            return self.sides
+
+    def stop_trying(self) -> None:
+        """End the server of `try_out`, and give its memory back."""
+        with self._lock:
+            server, self._server = self._server, None
+        if server is not None:
+            server.stop()
+        self.sides = None
+
+    def close(self) -> None:
+        self.stop_trying()
+        super().close()
+
+    def actions(self) -> Mapping[str, Callable[[dict[str, Any]], None]]:
+        work = self._work
+        return {
+            "goto": lambda message: self._goto(str(message.get("step"))),
+            "set": lambda message: self._typed(str(message.get("name")), message.get("value")),
+            "map": lambda message: self._map({str(message.get("name")): str(message.get("value") or "")}),
+            "suggested": lambda _: self._map(dict(self._columns.guessed.columns) if self._columns else {}),
+            "directory": lambda message: self._move(str(message.get("value") or "")),
+            "check": lambda _: work("Reading the data", self._check),
+            "probe": lambda _: work("Running one step to measure it", self._measure),
+            "apply": lambda _: work("Estimating", self.apply_change),
+            "start": lambda _: work("Checking the data", self.start),
+            "new": lambda _: self.new_run(),
+            "merge": lambda _: work("Merging the adapter, and comparing the answers", self._merge),
+            "gguf": lambda _: work("Writing the GGUF file, and comparing the answers", self._gguf),
+            "card": lambda _: work("Writing the model card", self._card),
+            "try": lambda _: work("Loading the base and the adapter", self._serve),
+            "stop_trying": lambda _: work("Ending the server", self.stop_trying),
+        }
+
+    def static_html(self) -> str:
+        measured = self._probe[1].peak if self._probe is not None else None
+        parts = views.static_parts(
+            self._looked[1] if self._looked is not None else None,
+            self._fit[1] if self._fit is not None else None,
+            measured,
+            self.training.static_html() if self.training is not None else "",
+            self.result,
+            self.sides.static_html() if self.sides is not None else "",
+        )
+        return views.static_frame(self.title, self._state_words, parts, self.problem)
+
+    def static_text(self) -> str:
+        told = self.training.static_text() if self.training is not None else self._state_words
+        return f"FineTunePanel({self.title}: {told})"
+
+    # --- inside ------------------------------------------------------------------------------------------------------
+
+    @property
+    def _run(self) -> Run | None:
+        return self.training.training if self.training is not None else None
+
+    @property
+    def _running(self) -> bool:
+        run = self._run
+        return run is not None and not run.status().phase.final
+
+    @property
+    def _is_checked(self) -> bool:
+        """Whether the data was looked at with these settings."""
+        try:
+            now = self._draft.config.model_dump(include=_LOOKED_AT)
+        except ValidationError:
+            return False
+        return self._looked is not None and self._looked[0].model_dump(include=_LOOKED_AT) == now
+
+    @property
+    def _state_words(self) -> str:
+        run = self._run
+        return self.training.phase_text if self.training is not None and run is not None else "not started"
+
+    def _work(self, words: str, function: Callable[[], Any]) -> None:
+        """Do what takes long in a thread: a button's message must not hold up the next one."""
+        with self._lock:
+            if self.busy:
+                raise ValueError(f"One thing after the other: {self.busy[0].lower()}{self.busy[1:]}, wait for it.")
+            self.publish(busy=words, problem={})
+        threading.Thread(target=self._worked, args=(function,), name="ipytune-work", daemon=True).start()
+
+    def _worked(self, function: Callable[[], Any]) -> None:
+        try:
+            function()
+        except Exception as error:  # a thread's exception would be seen by nobody
+            self.fail(error)
+        finally:
+            self.busy = ""
+
+    def _goto(self, step: str) -> None:
+        if step not in STEPS:
+            raise ValueError(f"{step!r} is no step. There are: {', '.join(STEPS)}.")
+        self.at = step
+        if step == "memory" and not self.busy and not self._draft.errors:
+            self._work("Estimating", self._estimate)
+
+    def _typed(self, name: str, given: Any) -> None:
+        self.set(name, form.as_typed(name, given))
+
+    def _map(self, names: Mapping[str, str]) -> None:
+        """Set which of the file's columns ours are; an empty name: as it is called."""
+        mapped = {**(self._draft.value("data.columns") or {}), **names}
+        if self.locked:
+            raise ValueError("These are the settings of the run. For others begin a new run.")
+        self._draft = self._draft.changed("data.columns", {k: v for k, v in mapped.items() if v and v != k})
+        self._show()
+
+    def _move(self, directory: str) -> None:
+        if not directory.strip():
+            raise ValueError("A run needs a directory. Type one, for example runs/first.")
+        self._path = Path(directory.strip())
+        self._adopt_existing()
+        self._show()
+
+    def _adopt_existing(self) -> None:
+        try:
+            run = Run.open(self._path)
+        except FileNotFoundError:
+            return
+        self._draft = Draft.of(run.config)
+        self._adopt(TrainingPanel(run, launcher=self._launcher))
+        self.at = "adapter" if run.status().phase is Phase.COMPLETED else "training"
+        if self._given != Draft() and self._differing(run):
+            self.note = "This directory holds a run already: it is shown with its own settings."
+
+    def _adopt(self, training: TrainingPanel) -> None:
+        self.publish(training=training, locked=True)
+        training.observe(lambda _: self._show(), "phase")
+
+    def _differing(self, run: Run) -> str:
+        """The settings in which what was given differs from a run's, in words."""
+        try:
+            wanted = self._given.config.pinned()
+        except (ValidationError, ConfigError) as error:
+            return str(error)
+        changed = run.config.differences(wanted)
+        return ", ".join(f"{name}: {was!r} there, {now!r} here" for name, (was, now) in changed.items())
+
+    def _read_columns(self) -> None:
+        file = self._draft.value("train_file")
+        self._columns = None
+        try:
+            path = Path(str(file)).expanduser() if file else None
+            if path is not None and path.is_file() and path.stat().st_size < TEXT_BYTES:
+                self._columns = columns(path)
+        except (ValueError, OSError):
+            pass  # the check says what is wrong with the file
+
+    def _check(self) -> Look:
+        config = self.config
+        found = look(config)
+        if self._columns is None and config.train_file.is_file():
+            self._columns = columns(config.train_file) if found.report is not None else None
+        with self._lock:
+            self._looked = (config, found)
+        self._show()
+        return found
+
+    def _estimate(self) -> Fit:
+        config = self.config
+        longest, learned = None, 1.0
+        if self._is_checked and self._looked is not None and (report := self._looked[1].report) and report.tokens:
+            longest, learned = min(report.longest, config.max_length), report.learned_tokens / report.tokens
+        fit = check(config, longest, learned)
+        with self._lock:
+            self._fit = (config, fit)
+        self._show()
+        return fit
+
+    def _measure(self) -> Probe:
+        config = self.config
+        self._estimate()
+        measured = probe(config)
+        with self._lock:
+            self._probe = (config, measured)
+        self._show()
+        return measured
+
+    def _merge(self) -> Path:
+        run, out = self._finished, views.merged_path(self._path)
+        _command("The adapter could not be merged.", "merge", str(run.path), "--out", str(out))
+        self._show()
+        return out
+
+    def _gguf(self) -> Path:
+        run, merged, out = self._finished, views.merged_path(self._path), views.gguf_path(self._path)
+        if not merged.is_dir():
+            self._merge()
+        arguments = ("gguf", str(merged), "--out", str(out), "--against", str(run.path))
+        _command("The GGUF file could not be written.", *arguments)
+        self._show()
+        return out
+
+    def _card(self) -> None:
+        _command("The model card could not be written.", "card", str(self._finished.path))
+        self._show()
+
+    def _serve(self) -> None:
+        run = self._finished
+        self.stop_trying()
+        server = serve(run.config.model, run=run, progress=lambda line: setattr(self, "busy", line))
+        system, question = self._first_words(run)
+        with self._lock:
+            self._server = server
+        self.sides = ComparePanel(server.endpoints, question, system=system or None, temperature=0, max_tokens=256)
+
+    def _first_words(self, run: Run) -> tuple[str, str]:
+        if self._looked is None:
+            self._looked = (run.config, look(run.config))
+        return self._looked[1].system, self._looked[1].question
+
+    @property
+    def _finished(self) -> Run:
+        run = self._run
+        if run is None or self.adapter is None or self._running:
+            raise ValueError("There is no adapter yet. It is there once the training has ended or was stopped.")
+        return run
+
+    def _show(self) -> None:
+        draft = self._draft
+        run, adapter = self._run, self.adapter
+        shown = {
+            "title": str(self._path),
+            "data_fields": form.shown(form.DATA, draft),
+            "settings_fields": form.shown(form.SETTINGS, draft),
+            "more_fields": form.shown(form.MORE, draft),
+            "columns": views.columns(self._columns, draft),
+            "found": views.found(self._looked[1], self._is_checked) if self._looked is not None else {},
+            "memory": {},
+            "result": views.result(run, adapter) if run is not None and adapter is not None else {},
+        }
+        if self._fit is not None:
+            measured = self._probe[1] if self._probe is not None else None
+            current = not draft.errors and draft.config == self._fit[0]
+            shown["memory"] = views.memory(self._fit[1], measured, current)
+        shown["steps"] = views.steps(
+            draft.errors,
+            self._looked[1] if self._looked is not None and self._is_checked else None,
+            self._fit[1] if self._fit is not None else None,
+            run.status().phase if run is not None else None,
+            adapter is not None,
+        )
+        self.publish(**shown)
+
+
+def _command(what: str, *arguments: str) -> None:
+    """Run `ipytune` in a process of its own, which gives its memory back. Raises ExportFailed with what it said."""
+    done = subprocess.run(
+        [sys.executable, "-m", "ipytune", *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if done.returncode:
+        said = (done.stderr.strip() or done.stdout.strip()).removeprefix("ipytune: ")
+        raise ExportFailed(what, said[-2000:] or f"The command ended with status {done.returncode}.")
