@@ -1,4 +1,11 @@
-"""What all tests share, and the closing list of what this machine could not run and why."""
+"""What all tests share, and the closing list of what this machine could not run and why.
+
+Where $OBERALP_REQUIRE is set (CI), a test that was skipped fails the run, but for those of a part that it does not name
+(`tests.clusters.requirement`): a package that a test wants and the lock lacks is not passed over in silence.
+"""
+
+import os
+import re
 
 import pytest
 
@@ -10,12 +17,27 @@ __all__ = ["hub", "kubernetes_cluster", "slurm_cluster"]
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Each reason for a skip once, with the number of tests and the command that would enable them."""
-    reasons: dict[str, int] = {}
-    for report in terminalreporter.stats.get("skipped", []):
-        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-        reason = reason.removeprefix("Skipped: ")
-        reasons[reason] = reasons.get(reason, 0) + 1
+    reasons = _skipped(terminalreporter)
     if reasons:
         terminalreporter.section("not run on this machine")
-        for reason, count in sorted(reasons.items()):
+        for reason in sorted(set(reasons)):
+            count = reasons.count(reason)
             terminalreporter.line(f"{count} test{'s' if count > 1 else ''}: {reason}")
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if not os.environ.get("OBERALP_REQUIRE") or exitstatus != 0 or reporter is None:
+        return
+    if any(not re.match(PARTS, reason) for reason in _skipped(reporter)):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+PARTS = r"(slurm|kubernetes|browser|images|firecrest)\b"  # whose absence `requirement.unavailable` judges
+
+
+def _skipped(reporter: pytest.TerminalReporter) -> list[str]:
+    """The reason of each test that was skipped."""
+    reports = reporter.stats.get("skipped", [])
+    found = (report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr) for report in reports)
+    return [reason.removeprefix("Skipped: ") for reason in found]
