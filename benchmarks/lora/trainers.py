@@ -137,7 +137,8 @@ def trl(spec: dict[str, Any], tuned: bool, half: bool) -> tuple[Steps, dict[str,
     for ended, entry in zip(ends, logged, strict=True):
         steps.append({"ended": ended, "tokens": entry["num_tokens"] - before, "loss": entry["loss"]})
         before = entry["num_tokens"]
-    base = next(parameter for parameter in trainer.model.parameters() if not parameter.requires_grad)
+    trained: Any = trainer.model
+    base = next(parameter for parameter in trained.parameters() if not parameter.requires_grad)
     return steps, {"dtype": str(base.dtype).removeprefix("torch."), "autocast": bool(trainer.args.bf16)}
 
 
