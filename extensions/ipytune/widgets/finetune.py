@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import ipywidgets
 import traitlets
@@ -34,6 +34,8 @@ from ipytune.widgets import finetune_views as views
 from ipytune.widgets.compare import ComparePanel
 from ipytune.widgets.shown import Panel, script
 from ipytune.widgets.training import TrainingPanel
+
+Result = TypeVar("Result")
 
 STEPS = ("data", "settings", "memory", "training", "adapter")
 TEXT_BYTES = 50_000_000  # larger data files are read when they are checked, not while their name is typed
@@ -136,18 +138,15 @@ class FineTunePanel(Panel):
 
     def check(self) -> Look:
         """Read the data, validate it, and show what will be learned of it. No model is loaded."""
-        with self.watched_here():
-            return self._check()
+        return self._here("Reading the data", self._check)
 
     def estimate(self) -> Fit:
         """The memory that the run needs against what this session has."""
-        with self.watched_here():
-            return self._estimate()
+        return self._here("Estimating", self._estimate)
 
     def probe(self) -> Probe:
         """Run one step in a process of its own and measure it."""
-        with self.watched_here():
-            return self._measure()
+        return self._here("Running one step to measure it", self._measure)
 
     def apply_change(self) -> None:
         """Take over the change of settings that makes the run fit. Raises ValueError when there is none."""
@@ -217,30 +216,26 @@ class FineTunePanel(Panel):
 
     def merge(self) -> Path:
         """Merge the adapter into its base, beside the run, and prove that it answers alike."""
-        with self.watched_here():
-            return self._merge()
+        return self._here("Merging the adapter, and comparing the answers", self._merge)
 
     def gguf(self) -> Path:
         """Write the merged model as a GGUF file, beside the run, and prove that it answers alike."""
-        with self.watched_here():
-            return self._gguf()
+        return self._here("Writing the GGUF file, and comparing the answers", self._gguf)
 
     def card(self) -> None:
         """Write the model card beside the adapter."""
-        with self.watched_here():
-            self._card()
+        self._here("Writing the model card", self._card)
 
     def try_out(self, question: str | None = None) -> ComparePanel:
         """Serve base and adapter from this session, and ask both the same, side by side; the panel below is returned.
 
         question: asked at once; None leaves the first held-out question in the field.
         """
-        with self.watched_here():
-            self._serve()
-            assert self.sides is not None
-            if question is not None:
-                self.sides.ask(question)
-            return self.sides
+        sides = self._here("Loading the base and the adapter", self._serve)
+        if question is not None:
+            with self.watched_here():
+                sides.ask(question)
+        return sides
 
     def stop_trying(self) -> None:
         """End the server of `try_out`, and give its memory back."""
@@ -314,6 +309,15 @@ class FineTunePanel(Panel):
     def _state_words(self) -> str:
         run = self._run
         return self.training.phase_text if self.training is not None and run is not None else "not started"
+
+    def _here(self, words: str, function: Callable[[], Result]) -> Result:
+        """Do it in the cell that runs, which keeps what the panel shows at its end."""
+        with self.watched_here():
+            self.publish(busy=words, problem={})
+            try:
+                return function()
+            finally:
+                self.busy = ""
 
     def _work(self, words: str, function: Callable[[], Any]) -> None:
         """Do what takes long in a thread: a button's message must not hold up the next one."""
@@ -439,14 +443,16 @@ class FineTunePanel(Panel):
         _command("The model card could not be written.", "card", str(self._finished.path))
         self._show()
 
-    def _serve(self) -> None:
+    def _serve(self) -> ComparePanel:
         run = self._finished
         self.stop_trying()
         server = serve(run.config.model, run=run, progress=lambda line: setattr(self, "busy", line))
         system, question = self._first_words(run)
         with self._lock:
             self._server = server
-        self.sides = ComparePanel(server.endpoints, question, system=system or None, temperature=0, max_tokens=256)
+        sides = ComparePanel(server.endpoints, question, system=system or None, temperature=0, max_tokens=256)
+        self.sides = sides
+        return sides
 
     def _first_words(self, run: Run) -> tuple[str, str]:
         if self._looked is None:

@@ -140,7 +140,7 @@ def result(run: Run, adapter: Path) -> dict[str, Any]:
         ("Merged model", merged_path(run.path)),
         ("GGUF", gguf_path(run.path)),
     )
-    files = [[name, str(path), words.size(_bytes(path))] for name, path in candidates if path.exists()]
+    files = [[name, _from_here(path), words.size(_bytes(path))] for name, path in candidates if path.exists()]
     return {"facts": [list(pair) for pair in facts], "files": files, "made": [name for name, _, _ in files]}
 
 
@@ -162,6 +162,11 @@ def next_directory(run_dir: Path) -> Path:
     while (path := run_dir.with_name(f"{name}-{number}")).exists():
         number += 1
     return path
+
+
+def _from_here(path: Path) -> str:
+    """As a notebook would write it: relative where it lies below the working directory."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def _bytes(path: Path) -> int:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from ipytune.endpoints import Endpoint
 from ipytune.lora.config import ConfigError, RunConfig
 from ipytune.runs import Phase, Status
 from ipytune.runs.directory import RunDirectory
-from ipytune.widgets import FineTunePanel
+from ipytune.widgets import FineTunePanel, finetune
 from tests.browser.lab import until
 from tests.browser.tiny_model import write_tiny_data, write_tiny_model
+from tests.ipytune.endpoints.mock_server import mock_server
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +156,28 @@ def test_without_an_adapter_nothing_can_be_taken_out(tmp_path: Path, train_file:
     for what in ("merge", "gguf", "card", "try"):
         press(panel, what)
         assert "no adapter yet" in panel.problem["what"], what
+
+
+def test_both_models_are_asked_from_a_cell_and_the_panel_is_free_again(
+    tmp_path: Path, model: str, train_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_run(tmp_path, RunConfig(model=model, train_file=train_file), Phase.COMPLETED)
+    stopped = []
+    with mock_server() as mock:
+        endpoints = tuple(Endpoint(name=name, base_url=mock.url, model=name) for name in ("base", "tuned"))
+
+        def serving(*_: object, progress: Any, **__: object) -> Any:
+            progress("Starting the server …")
+            return SimpleNamespace(endpoints=endpoints, stop=lambda: stopped.append(True))
+
+        monkeypatch.setattr(finetune, "serve", serving)
+        panel = FineTunePanel(tmp_path / "run")
+        sides = panel.try_out("one nodes two")
+        assert panel.busy == "" and panel.sides is sides
+        assert [column["text"] for column in sides.columns] == ["hello there"] * 2
+        assert "hello there" in panel.static_html()
+        panel.stop_trying()
+        assert stopped == [True] and panel.sides is None
 
 
 def test_what_is_saved_has_a_picture_and_no_markup_of_the_data(tmp_path: Path, model: str) -> None:
