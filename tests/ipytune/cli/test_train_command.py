@@ -65,21 +65,30 @@ def test_ctrl_c_stops_and_keeps_the_adapter(config: RunConfig, tmp_path: Path) -
     master, terminal = pty.openpty()
     arguments = ["train", str(tmp_path / "config.yaml"), "--run-dir", str(tmp_path / "run")]
     process = subprocess.Popen(
-        [sys.executable, "-m", "ipytune", *arguments], stdin=terminal, stdout=terminal, stderr=terminal
+        [sys.executable, "-m", "ipytune", *arguments],
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests in the background ignore it
     )
     os.close(terminal)
     deadline = time.monotonic() + LIMIT
     interrupted, shown = False, b""
-    while time.monotonic() < deadline:
-        try:
-            shown += os.read(master, 4096)
-        except OSError:  # the terminal closed: the command has ended
-            break
-        if b"loss" in shown and not interrupted:
-            process.send_signal(signal.SIGINT)
-            interrupted = True
-    os.close(master)
-    assert process.wait(LIMIT) == 0
+    try:
+        while time.monotonic() < deadline:
+            try:
+                shown += os.read(master, 4096)
+            except OSError:  # the terminal closed: the command has ended
+                break
+            if b"loss" in shown and not interrupted:
+                process.send_signal(signal.SIGINT)
+                interrupted = True
+        os.close(master)
+        assert process.wait(LIMIT) == 0
+    finally:
+        if process.poll() is None:
+            process.kill()
+            Run.open(tmp_path / "run").end(grace=10)
     assert b"what was learned is kept" in shown
     assert Run.open(tmp_path / "run").status().phase == "stopped"
     assert (tmp_path / "run/adapter/adapter_model.safetensors").is_file()
