@@ -16,6 +16,7 @@ from .diagnose import StartFailed
 from .events import EventLog
 from .start import until_answering
 from .targets.base import SessionSpawner
+from .within import within
 
 if TYPE_CHECKING:
     from .spawner import HybridSpawner
@@ -61,7 +62,7 @@ async def adopt(spawner: HybridSpawner, child: SessionSpawner) -> str | None:
 
 
 async def _find(spawner: HybridSpawner, child: SessionSpawner) -> str | None:
-    url = await asyncio.wait_for(child.current_url(), spawner.start_timeout)
+    url = await within(child.current_url(), spawner.start_timeout)
     if url is None:
         return None
     await until_answering(child, url, spawner.address(url), spawner.answer_timeout)

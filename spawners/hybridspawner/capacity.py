@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from .site import Resources
+from .within import within
 
 log = logging.getLogger(__name__)
 
@@ -239,7 +240,7 @@ class CapacityBoard:
         if self._is_outdated(target):
             del self._outdated[target]
         try:
-            reading = await asyncio.wait_for(self._readers[target](), self._patience)
+            reading = await within(self._readers[target](), self._patience)
             capacity = Capacity(target, reading.nodes, time.monotonic(), quota=reading.quota)
         except asyncio.TimeoutError:
             capacity = Capacity(target, (), time.monotonic(), f"it does not answer within {self._patience:.0f} s")

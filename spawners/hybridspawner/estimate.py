@@ -17,6 +17,7 @@ from datetime import datetime
 
 from .capacity import Estimate
 from .site import Resources
+from .within import within
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ class EstimateBoard:
         async with self._turn:
             at, start = time.monotonic(), None
             try:
-                expected = await asyncio.wait_for(ask(), self._fresh)
+                expected = await within(ask(), self._fresh)
                 start = expected.timestamp() if expected is not None else None
             except Exception as error:
                 log.info("No estimate for %s: %s", question.target, error or type(error).__name__)

@@ -12,6 +12,7 @@ from typing import Any
 
 from .diagnose import StartFailed
 from .targets.base import SessionSpawner
+from .within import within
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ class Leftovers:
         """End those on `target`. Raises StartFailed if one resists: a new session must not meet an old one."""
         for entry in [entry for entry in self._entries if entry[0] == target]:
             try:
-                gone = await asyncio.wait_for(self._build(*entry).stop_session(True), ONE_TRY)
+                gone = await within(self._build(*entry).stop_session(True), ONE_TRY)
             except Exception as error:
                 log.warning("Cannot end what is left of a session on %s: %s", target, error)
                 gone = False

@@ -24,6 +24,8 @@ from kubespawner import KubeSpawner
 from kubespawner.reflector import ResourceReflector
 from kubespawner.spawner import EventReflector, PodReflector
 
+from ...within import within
+
 _LIST_SECONDS = 10
 _RELIST_SECONDS = 300.0  # a list of everything now and then, in case an event was lost; kubespawner lists every 10 s
 _LONGEST_PAUSE = 2.0
@@ -65,7 +67,7 @@ class _Steady(ResourceReflector):
         """Wait for the next event about `key` (namespace/name of a pod), or for `seconds`."""
         happened = self._waiting.setdefault(key, asyncio.Event())
         try:
-            await asyncio.wait_for(happened.wait(), seconds)
+            await within(happened.wait(), seconds)
         except asyncio.TimeoutError:
             pass
 

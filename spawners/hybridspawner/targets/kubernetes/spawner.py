@@ -23,6 +23,7 @@ from ...diagnose import StartFailed
 from ...diagnose import kubernetes as diagnose
 from ...diagnose.log import without_secrets
 from ...events import EventLog
+from ...within import within
 from .evidence import Evidence
 from .pod import MARK_LABEL, Occupied, Refused, SessionPod, Silent
 from .reflector import shared_reflector
@@ -240,7 +241,7 @@ class KubernetesSessionSpawner(KubeSpawner):
     async def _pods(self, seconds: float) -> Any:
         """The reflector of pods; `seconds` are given to it to load."""
         try:
-            return await asyncio.wait_for(self._start_watching_pods(), seconds)
+            return await within(self._start_watching_pods(), seconds)
         except asyncio.TimeoutError:
             return self.pod_reflector
 

@@ -19,6 +19,7 @@ from firecrest.FirecrestException import FirecrestException
 from firecrest.v2 import AsyncFirecrest
 
 from ...capacity import Access, NodeCapacity
+from ...within import within
 from . import access, hostlist, openapi
 from .answers import ENDED_JOB, NO_ANSWER, UNKNOWN_JOB, says
 from .client import (
@@ -157,7 +158,7 @@ class Firecrest:
         with counted(self._on_call, verb):
             self._bearer.token = await self._tokens.get()
             try:
-                return await asyncio.wait_for(call(self._connected()), self._timeout)
+                return await within(call(self._connected()), self._timeout)
             except asyncio.TimeoutError:
                 raise SlurmUnavailable(f"FirecREST did not answer within {self._timeout:g} s") from None
             except FirecrestException as error:

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Protocol
 
+from ...within import within
 from .client import SlurmUnavailable
 
 
@@ -50,7 +51,7 @@ class LocalRunner:
         except OSError as error:
             raise SlurmUnavailable(f"{argv[0]} cannot be run: {error.strerror}") from None
         try:
-            out, err = await asyncio.wait_for(process.communicate(stdin), timeout)
+            out, err = await within(process.communicate(stdin), timeout)
         except asyncio.TimeoutError:
             raise SlurmUnavailable(f"{argv[0]} did not answer within {timeout:g} s") from None
         finally:

@@ -26,6 +26,7 @@ from ...diagnose.log import hub_unreachable, without_secrets
 from ...duration import spoken_duration
 from ...events import EventLog
 from ...session import Job, State
+from ...within import within
 from .client import SlurmClient, SlurmError, SlurmUnavailable, SlurmUnreachable, Submission, SubmitRefused
 from .script import TEMPLATE, render
 from .watcher import News, SlurmWatcher
@@ -201,7 +202,7 @@ class SlurmSessionSpawner(SlurmSpawner):
                     raise diagnose.no_callback(self.callback_url, self.callback_timeout, await self.log_tail())
                 try:
                     # `ended` looks at what the watcher has; it costs nothing
-                    await asyncio.wait_for(self._called_back.wait(), 1)
+                    await within(self._called_back.wait(), 1)
                 except asyncio.TimeoutError:
                     pass
         finally:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import asyncssh
 
+from ...within import within
 from .client import SlurmUnavailable
 from .runner import Finished
 
@@ -43,7 +44,7 @@ class SshRunner:
     async def run(self, argv: list[str], stdin: bytes, environment: dict[str, str], timeout: float) -> Finished:
         """`environment` is not sent: sshd would refuse it; the launcher gets it on stdin."""
         try:
-            return await asyncio.wait_for(self._run(shlex.join(argv), stdin), timeout)
+            return await within(self._run(shlex.join(argv), stdin), timeout)
         except asyncio.TimeoutError:
             raise SlurmUnavailable(f"{self._host} did not answer within {timeout:g} s") from None
         except (asyncssh.Error, OSError) as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jwt
 
+from ...within import within
 from .client import SlurmUnavailable
 
 Fetch = Callable[[str], Awaitable[str]]
@@ -71,7 +72,7 @@ def printed_by(command: tuple[str, ...], timeout: float = 20) -> Fetch:
         except OSError as error:
             raise SlurmUnavailable(f"{argv[0]} cannot be run: {error.strerror}") from None
         try:
-            out, err = await asyncio.wait_for(process.communicate(), timeout)
+            out, err = await within(process.communicate(), timeout)
         except asyncio.TimeoutError:
             raise SlurmUnavailable(f"{argv[0]} printed no token within {timeout:g} s") from None
         finally:

@@ -14,6 +14,7 @@ import re
 import time
 from dataclasses import dataclass
 
+from ...within import within
 from .client import JobReading, SlurmClient, SlurmError
 
 log = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ class SlurmWatcher:
     async def next_round(self, timeout: float) -> None:
         """Return after the next query, answered or not, or after `timeout` seconds."""
         try:
-            await asyncio.wait_for(self._round.wait(), timeout)
+            await within(self._round.wait(), timeout)
         except asyncio.TimeoutError:
             pass
 
@@ -112,7 +113,7 @@ class SlurmWatcher:
         gap = self._quick / 2
         await asyncio.sleep(gap)
         try:
-            await asyncio.wait_for(self._nudge.wait(), self._interval() - gap)
+            await within(self._nudge.wait(), self._interval() - gap)
         except asyncio.TimeoutError:
             pass
 
