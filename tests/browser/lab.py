@@ -22,6 +22,7 @@ from pathlib import Path
 import httpx
 import nbformat
 from playwright.sync_api import Locator, Page, sync_playwright
+from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 from ipytune.lora.config import RunConfig
 
@@ -133,17 +134,22 @@ def run_cell(page: Page, number: int, seconds: float = 60) -> None:
     """Run one cell, counted from 0, as Shift+Enter in it does, and wait for its end.
 
     JupyterLab forgets a cell that is run while the kernel is only just connecting, so one that is neither running nor
-    has run is asked again.
+    has run is asked again. A dialog of JupyterLab's own that lies over the notebook (about the kernel, on a machine
+    under load) is answered with what it proposes, as a user would, and printed.
     """
     cell = page.locator(".jp-Notebook .jp-CodeCell").nth(number)
     prompt = cell.locator(".jp-InputPrompt")
     before = prompt.inner_text()
 
     def has_run() -> bool:
+        answer_dialog(page)
         now = prompt.inner_text()
         if now == before or not now.strip("[]: "):
-            cell.locator(".cm-content").click()
-            cell.locator(".cm-focused").wait_for()
+            try:
+                cell.locator(".cm-content").click(timeout=2000)
+                cell.locator(".cm-focused").wait_for(timeout=2000)
+            except PlaywrightTimeout:  # something lies over it; the next round looks what
+                return False
             page.keyboard.press("Shift+Enter")
             page.wait_for_timeout(300)  # let the prompt follow before it is read again
             return False
@@ -153,6 +159,15 @@ def run_cell(page: Page, number: int, seconds: float = 60) -> None:
     failed = cell.locator(".jp-OutputArea-output", has_text="Traceback (most recent call last)")
     if failed.count():
         raise AssertionError(f"cell {number} failed:\n{failed.first.inner_text()[-2000:]}")
+
+
+def answer_dialog(page: Page) -> None:
+    """Press the proposed button of a dialog of JupyterLab's own, where one is open, and print what it said."""
+    dialog = page.locator("dialog.jp-Dialog")
+    if dialog.count():
+        print("dialog:", dialog.last.inner_text())
+        page.keyboard.press("Enter")
+        page.wait_for_timeout(300)  # let it go before the next look
 
 
 def panel(page: Page, label: str) -> Locator:

@@ -47,6 +47,11 @@ def restart_kernel(lab: Lab) -> None:
         for kernel in http.get("api/kernels").json():
             http.post(f"api/kernels/{kernel['id']}/restart").raise_for_status()
 
+        def settled() -> bool:
+            return all(kernel["execution_state"] == "idle" for kernel in http.get("api/kernels").json())
+
+        until(settled, "the restarted kernel", 60)
+
 
 def test_from_data_to_answers_side_by_side(lab: Lab, page: Page) -> None:
     lab.write_notebook("tune.ipynb", [CELL])
