@@ -19,7 +19,7 @@ def fuse(model: nn.Module) -> int:
     """Gives every RMS norm on the CPU that computes what is computed here the faster forward; returns how many."""
     norms = [module for module in model.modules() if type(module).__name__.endswith("RMSNorm") and _plain(module)]
     for norm in norms:
-        norm.forward = _Forward(norm)  # type: ignore[method-assign]
+        norm.forward = _Forward(norm)
     return len(norms)
 
 

@@ -283,7 +283,7 @@ class FineTunePanel(Panel):
             "suggested": lambda _: self._map(dict(self._columns.guessed.columns) if self._columns else {}),
             "directory": lambda message: self._move(str(message.get("value") or "")),
             "new": lambda _: self.new_run(),
-            **{name: lambda _, name=name, do=do: self._work(name, do) for name, do in long.items()},
+            **{name: self._worker(name, do) for name, do in long.items()},
         }
 
     def static_html(self) -> str:
@@ -342,6 +342,10 @@ class FineTunePanel(Panel):
                 raise ValueError(f"One thing after the other: {self.busy[0].lower()}{self.busy[1:]}, wait for it.")
             self.publish(busy=_BUSY[name], problem={})
         threading.Thread(target=self._worked, args=(function,), name="ipytune-work", daemon=True).start()
+
+    def _worker(self, name: str, function: Callable[[], Any]) -> Callable[[dict[str, Any]], None]:
+        """What a button calls."""
+        return lambda message: self._work(name, function)
 
     def _worked(self, function: Callable[[], Any]) -> None:
         try:
