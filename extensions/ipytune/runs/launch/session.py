@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 
-from ipytune import openmp
+from ipytune import heap, openmp
 from ipytune.runs.directory import RunDirectory
 from ipytune.runs.launch import commands
 from ipytune.runs.launch.base import Handle, LaunchError, ask_to_stop, write_launched
@@ -36,6 +36,7 @@ class Session:
         write_launched(directory, None)
         environment = {**commands.TORCHRUN_ENVIRONMENT, **without_ranks(os.environ), "PYTHONUNBUFFERED": "1"}
         openmp.spin_briefly(environment)
+        heap.use_large_pages(environment)
         try:
             with directory.log.open("ab") as log:
                 child = subprocess.Popen(
