@@ -22,6 +22,7 @@ from ipytune.cli_memory import memory
 from ipytune.data.findings import DatasetError
 from ipytune.data.validate import load
 from ipytune.endpoints.commands import app as endpoints_app
+from ipytune.endpoints.serve_command import app as serve_app
 from ipytune.evaluate.exact import MESSAGES, Answer, exact_match
 from ipytune.lora.config import ConfigError, RunConfig
 from ipytune.models import SMOLLM2, ModelNotFound
@@ -31,7 +32,9 @@ from ipytune.runs.launch import LaunchError
 app = typer.Typer(
     help="Fine-tune language models with LoRA, and test them.", no_args_is_help=True, add_completion=False
 )
-app.registered_commands.extend([*adapter_app.registered_commands, *endpoints_app.registered_commands])
+app.registered_commands.extend(
+    [*adapter_app.registered_commands, *endpoints_app.registered_commands, *serve_app.registered_commands]
+)
 app.add_typer(cli_runs.app, name="runs")
 app.command()(check)
 app.command()(memory)
