@@ -1,8 +1,8 @@
 """HTTP/1.1 requests, read out of whatever pieces the network delivers. No I/O and no clock: bytes in, requests out.
 
 What a client of an OpenAI API sends: a head, and a body by Content-Length or in chunks; several requests after one
-another on one connection. What is no such request raises BadHead with the status to answer; the connection is then of no
-more use, for nobody knows where the next request would begin.
+another on one connection. What is no such request raises BadHead with the status to answer; the connection is then of
+no more use, for nobody knows where the next request would begin.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, TextIO
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from ipytune.mock.behaviour import Behaviour
 from ipytune.mock.connection import listen
@@ -258,7 +258,8 @@ class _Processes:
 
     def __init__(self, behaviour: Behaviour, host: str, port: int, count: int) -> None:
         self._children: list[subprocess.Popen[str]] = []
-        self._log = tempfile.TemporaryFile(mode="w+", encoding="utf-8", errors="replace")
+        # Closed by stop(), not at the end of a block.
+        self._log = tempfile.TemporaryFile(mode="w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         self._stopped = False
         deadline = time.monotonic() + START_SECONDS
         try:
@@ -366,7 +367,7 @@ def _reserved(host: str, port: int) -> socket.socket:
     return place
 
 
-def _line_within(pipe: TextIO, seconds: float) -> str:
+def _line_within(pipe: IO[str], seconds: float) -> str:
     """One line, or "" when none came in time or the other side has closed it."""
     lines: list[str] = []
     reader = threading.Thread(target=lambda: lines.append(pipe.readline()), daemon=True)
