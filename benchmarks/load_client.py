@@ -267,7 +267,9 @@ async def sdk(url: str, streams: int, requests: int) -> Told:
 
 def holds(results: list[dict[str, Any]]) -> bool:
     """Whether the claim does, from ours alone."""
-    own = {one["tokens_per_second_asked"]: one for one in results if one.get("contender") == "ours" and "streams" in one}
+    own = {
+        one["tokens_per_second_asked"]: one for one in results if one.get("contender") == "ours" and "streams" in one
+    }
     top, ten = own.get(max(RATES)), own.get(10_000)
     return (
         top is not None
@@ -333,7 +335,9 @@ def main() -> int:
                     found = measured(contender, mock, rate, turns, Path(folder), tokenizer)
                 except (NotRun, subprocess.TimeoutExpired) as error:
                     say(f"{contender:<10} {rate:>6} tokens/s: not run: {error}")
-                    results.append({"contender": contender, "tokens_per_second_asked": rate, "not_run": str(error)[:400]})
+                    results.append(
+                        {"contender": contender, "tokens_per_second_asked": rate, "not_run": str(error)[:400]}
+                    )
                     continue
                 results.append(found)
                 say(
@@ -344,8 +348,8 @@ def main() -> int:
     held = holds(results)
     say(f"holds: {'yes' if held else 'no'}" if not arguments.smoke else "smoke: nothing is claimed")
     record = {
-        "claim": "one core records 20,000 streamed tokens a second; at 10,000 the median TTFT is within 1 ms and the 99th "
-        "percentile of ITL within 2 ms of the truth",
+        "claim": "one core records 20,000 streamed tokens a second; at 10,000 the median TTFT is within 1 ms and the "
+        "99th percentile of ITL within 2 ms of the truth",
         "holds": held,
         "smoke": arguments.smoke,
         "measured_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),

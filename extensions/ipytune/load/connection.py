@@ -132,9 +132,7 @@ class Pool:
     full: called when so many reads of a flight have come that they should be taken from it.
     """
 
-    def __init__(
-        self, endpoint: Endpoint, timeouts: Timeouts, api_path: str, full: Callable[[Flight], None]
-    ) -> None:
+    def __init__(self, endpoint: Endpoint, timeouts: Timeouts, api_path: str, full: Callable[[Flight], None]) -> None:
         self.full = full
         parts = urlsplit(f"{endpoint.api_root}/{api_path}")
         self._host = parts.hostname or ""

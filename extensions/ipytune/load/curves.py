@@ -120,11 +120,12 @@ def chart(title: str, lines: Sequence[Line], x_name: str, y_words: Callable[[flo
         )
         left += 36 + 7 * len(line.name)
     return (
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" width="100%" style="max-width:{_WIDTH}px;font:11px system-ui,sans-serif" '
+        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" width="100%" style="max-width:{_WIDTH}px;font:11px system-ui" '
         f'fill="currentColor" role="img" aria-label="{escape(f"{title} against {x_name}")}">'
         f'<text x="{_LEFT}" y="16" font-size="13" font-weight="600">{escape(title)}</text>'
         f"{grid}{''.join(marks)}{''.join(body)}{''.join(legend)}"
-        f'<text x="{_WIDTH - _RIGHT}" y="{_HEIGHT - _BOTTOM + 33}" text-anchor="end" opacity=".7">{escape(x_name)}</text>'
+        f'<text x="{_WIDTH - _RIGHT}" y="{_HEIGHT - _BOTTOM + 33}" text-anchor="end" opacity=".7">'
+        f"{escape(x_name)}</text>"
         "</svg>"
     )
 

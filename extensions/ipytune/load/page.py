@@ -55,13 +55,14 @@ def page(report: LoadReport) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>"
         f'<h1>{escape(title)}</h1><p class="dim">{escape(report.endpoint.model)} · '
-        f"{escape(report.endpoint.base_url)} · {escape(report.started_at)} · {escape(report.ended)} after {report.seconds:g} s</p>{warning}"
+        f"{escape(report.endpoint.base_url)} · {escape(report.started_at)} · {escape(report.ended)} after "
+        f"{report.seconds:g} s</p>{warning}"
         f'<div class="curves">{"".join(f"<div>{svg}</div>" for svg in curves(report.steps) if svg)}</div>'
         f'<h2>Steps</h2><div class="scroll">{step_table(report)}</div>'
         + (f"<h2>Notes</h2><ul>{notes}</ul>" if notes else "")
         + f"<h2>What was asked</h2>{_facts(asked)}<h2>Where the client ran</h2>{_facts(where)}"
-        "<h2>What the numbers mean</h2><p>TTFT: from sending a request over an open connection to its first token of any "
-        "kind. ITL: between tokens (between chunks, where those hold several). TPOT: time per token after the first. "
+        "<h2>What the numbers mean</h2><p>TTFT: from sending a request over an open connection to its first token of "
+        "any kind. ITL: between tokens (between chunks, if they hold several). TPOT: time a token after the first. "
         "Tokens/s: all output tokens that came in the steady part, over its length. Goodput: requests that met every "
         "objective, per second. A percentile without enough requests is left out.</p></body></html>\n"
     )

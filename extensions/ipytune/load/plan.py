@@ -66,7 +66,7 @@ class Plan(BaseModel):
     arrivals, burstiness: "poisson" draws the gaps; burstiness below 1 bunches them (a gamma distribution with this
         shape; 1 is Poisson), above 1 evens them out.
     trace: JSON lines with `timestamp` (times `trace_scale`: seconds), `input_length` (words), `output_length` (tokens).
-    prompt_words: of generated prompts. prompts: or a file, JSON lines with `prompt` or `messages`, else a prompt a line.
+    prompt_words: of generated prompts.   prompts: or a file, JSON lines with `prompt` or `messages`, or plain lines.
     unique_prefix: every prompt begins differently, so that no prefix cache answers for the model.
     output_tokens, pin_output: answers are exactly so long (max_tokens, min_tokens, ignore_eos: vLLM, SGLang); not
         pinned it is only a limit, and answers of different lengths are compared.

@@ -16,11 +16,12 @@ from ipytune.endpoints.errors import BadRequest
 from ipytune.load.plan import Plan
 
 _MOST_PROMPTS = 100_000
-_WORDS = (
-    "river stone paper light winter garden engine letter window silver morning question number forest signal copper "
-    "harbour music valley bridge thunder candle orange shadow mirror planet market ladder ribbon pepper island meadow "
-    "cotton hammer rocket basket violin tunnel feather marble anchor lantern summer kettle saddle pencil blanket glacier"
-).split()
+_TEXT = """
+river stone paper light winter garden engine letter window silver morning question number forest signal copper harbour
+music valley bridge thunder candle orange shadow mirror planet market ladder ribbon pepper island meadow cotton hammer
+rocket basket violin tunnel feather marble anchor lantern summer kettle saddle pencil blanket glacier
+"""
+_WORDS = _TEXT.split()
 
 
 class Bodies:

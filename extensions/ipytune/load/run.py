@@ -244,9 +244,7 @@ class LoadRun:
                 "(pin_output=False, --no-pin).",
             ) from None
 
-    def _step(
-        self, number: int, load: Load, before: tuple[Load, Numbers] | None
-    ) -> tuple[list[Record], StepResult]:
+    def _step(self, number: int, load: Load, before: tuple[Load, Numbers] | None) -> tuple[list[Record], StepResult]:
         per_user = None
         if before is not None and before[0].kind == "closed":
             per_user = before[1].output_tokens_per_second / before[0].value
@@ -282,7 +280,9 @@ class LoadRun:
             try:
                 number, message = self._next(max(deadline - time.monotonic(), 0.01))
             except queue.Empty:
-                raise LoadFailed("The measuring processes did not get ready in time. Is the machine overloaded?") from None
+                raise LoadFailed(
+                    "The measuring processes did not get ready in time. Is the machine overloaded?"
+                ) from None
             if message is not None and "ready" in message:
                 waiting.discard(number)
 
@@ -305,7 +305,9 @@ class LoadRun:
                 told[number] = message
             elif message is not None and "progress" in message:
                 live[number] = message["progress"]
-                if number == min(live.keys() - told.keys(), default=number):  # one picture for all of them, four times a second
+                if number == min(
+                    live.keys() - told.keys(), default=number
+                ):  # one picture for all of them, four times a second
                     self._picture(load, live, speed, start)
         return [told[number] for number in sorted(told)]
 
@@ -354,9 +356,7 @@ class LoadRun:
             whole = paced if whole is None else min(whole, paced)
         return None if whole is None else max(whole - elapsed, 0.0) + left * whole
 
-    def _result(
-        self, load: Load, records: list[Record], window: Window, told: list[dict[str, Any]]
-    ) -> StepResult:
+    def _result(self, load: Load, records: list[Record], window: Window, told: list[dict[str, Any]]) -> StepResult:
         numbers = summarise(records, window, self.plan.objectives)
         states = [Vitals.unpacked(one["vitals"]) for one in told]
         endings = {one["ended"] for one in told}

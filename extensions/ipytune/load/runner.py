@@ -21,7 +21,7 @@ from ipytune.endpoints.keys import bearer
 from ipytune.endpoints.records import Endpoint
 from ipytune.load.answer import AnswerReader, is_stream
 from ipytune.load.arrivals import TraceRow, schedule, share_of
-from ipytune.load.connection import Connection, ConnectFailed, Pool
+from ipytune.load.connection import ConnectFailed, Connection, Pool
 from ipytune.load.flight import Fault, Flight, Read
 from ipytune.load.plan import Load, Plan
 from ipytune.load.prompts import Bodies
@@ -134,6 +134,7 @@ class Runner:
             gc.unfreeze()
             await self._give_up()
             self._pool.close()
+            await asyncio.sleep(0)  # closing takes a turn of the loop
         while self._read_on():
             pass
         return Measured(self._records, self._begin, self._end, vitals, self._ended)

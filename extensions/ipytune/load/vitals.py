@@ -22,7 +22,7 @@ CPU_LIMIT = 0.85  # of one core
 
 @dataclass(frozen=True)
 class Vitals:
-    """Of one process. lags: seconds that the loop was late. cpu_share: of one core. seconds: how long it was sampled."""
+    """Of one process. lags: seconds that the loop was late.   seconds: how long it was watched."""
 
     lags: tuple[float, ...] = ()
     cpu_seconds: float = 0.0
@@ -71,9 +71,7 @@ class VitalsSampler:
         self._arm()
 
 
-def reasons(
-    vitals: Sequence[Vitals], queue_times: Sequence[float], in_flight_limit: bool = False
-) -> tuple[str, ...]:
+def reasons(vitals: Sequence[Vitals], queue_times: Sequence[float], in_flight_limit: bool = False) -> tuple[str, ...]:
     """Why the numbers may be the client's and not the server's; empty when nothing speaks for it."""
     found = []
     lag = max((percentile(sorted(one.lags), 99) for one in vitals if one.lags), default=0.0)

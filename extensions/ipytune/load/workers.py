@@ -52,7 +52,7 @@ class Workers:
     def __init__(self) -> None:
         self.messages: queue.Queue[tuple[int, dict[str, Any] | None]] = queue.Queue()
         self._processes: list[subprocess.Popen[str]] = []
-        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
+        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
 
     def need(self, count: int) -> None:
         """At least so many are there; those that are stay."""

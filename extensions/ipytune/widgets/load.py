@@ -1,8 +1,8 @@
 """The load panel: start a measurement, watch it, stop it; latency against load as it grows, a row for each step.
 
-    panel = LoadPanel(endpoint, Plan(concurrency=(1, 2, 4, 8)), "load-of-my-server")
-    panel                  # shows it; its buttons are panel.start() and panel.stop()
-    report = panel.run()   # starts the measurement unless it was started already, and waits for its end
+panel = LoadPanel(endpoint, Plan(concurrency=(1, 2, 4, 8)), "load-of-my-server")
+panel                  # shows it; its buttons are panel.start() and panel.stop()
+report = panel.run()   # starts the measurement unless it was started already, and waits for its end
 """
 
 from __future__ import annotations
@@ -77,8 +77,7 @@ class LoadPanel(Panel):
         return self._run.report if self._run is not None else None
 
     def start(self) -> None:
-        """Begin the measurement. Returns at once. Raises ValueError while one goes on, BadRequest for a used directory.
-        """
+        """Begin the measurement, and return. Raises ValueError while one goes on, BadRequest for a used directory."""
         with self._lock:
             if self._run is not None and not self._run.over:
                 raise ValueError("The measurement is going on; stop it first.")
@@ -180,7 +179,12 @@ class LoadPanel(Panel):
             self._shown_steps = steps
             heads, rows = table(steps)
             notes = report.notes() if report is not None else []
-            news = {"heads": heads if rows else [], "rows": rows, "charts": _charts(steps), "notes": notes[:_MOST_NOTES]}
+            news = {
+                "heads": heads if rows else [],
+                "rows": rows,
+                "charts": _charts(steps),
+                "notes": notes[:_MOST_NOTES],
+            }
         self.publish(
             phase=phase,
             phase_text=_phase_text(phase, progress),
@@ -193,9 +197,7 @@ class LoadPanel(Panel):
         return over
 
 
-def _phase(
-    over: bool, stopping: bool, progress: Progress, report: LoadReport | None, error: Exception | None
-) -> str:
+def _phase(over: bool, stopping: bool, progress: Progress, report: LoadReport | None, error: Exception | None) -> str:
     if not over:
         return "stopping" if stopping else "measuring" if progress.phase == "over" else progress.phase
     if error is not None:

@@ -71,8 +71,17 @@ def test_a_trace_is_read_in_the_order_of_its_moments_from_zero(tmp_path: Path) -
     assert [(a.words, a.tokens, a.measured) for a in arrivals] == [(7, 3, True), (5, 2, True)]
 
 
-@pytest.mark.parametrize("line", ["{", "[]", '{"timestamp": "x"}', '{"timestamp": 1, "input_length": 0, "output_length": 1}',
-                                  '{"timestamp": NaN, "input_length": 1, "output_length": 1}', "7"])  # fmt: skip
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{",
+        "[]",
+        "7",
+        '{"timestamp": "x"}',
+        '{"timestamp": 1, "input_length": 0, "output_length": 1}',
+        '{"timestamp": NaN, "input_length": 1, "output_length": 1}',
+    ],
+)
 def test_a_line_that_is_no_request_is_named_by_its_number(tmp_path: Path, line: str) -> None:
     file = tmp_path / "trace.jsonl"
     file.write_text('{"timestamp": 1, "input_length": 1, "output_length": 1}\n' + line + "\n")

@@ -47,7 +47,7 @@ def test_the_usage_is_read_with_or_without_choices() -> None:
 
 def test_the_end_and_an_error_are_told_apart() -> None:
     assert read_event("[DONE]").done
-    assert read_event(' [DONE]').done
+    assert read_event(" [DONE]").done
     assert read_event('{"error": {"message": "out of memory"}}').error == {"message": "out of memory"}
 
 

@@ -68,7 +68,7 @@ def test_the_csv_has_a_row_a_step_in_seconds() -> None:
 def test_the_page_stands_alone_and_escapes_what_came_from_outside() -> None:
     text = page(report(step(1, error="<script>alert(1)</script>"), step(2), name="<b>e</b>"))
     assert "<script" not in text and "<b>e</b>" not in text and "&lt;script&gt;" in text
-    assert not re.search(r'(src|href)\s*=|url\(|@import|https?://(?!127\.0\.0\.1)', text)
+    assert not re.search(r"(src|href)\s*=|url\(|@import|https?://(?!127\.0\.0\.1)", text)
     assert "prefers-color-scheme: dark" in text and text.count("<svg") == 4
 
     class Balanced(HTMLParser):

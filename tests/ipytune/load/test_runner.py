@@ -47,7 +47,8 @@ async def test_a_closed_loop_keeps_so_many_at_once_and_measures_after_the_warm_u
     assert measured.ended == "sent" and measured.begin
     stats = mock.stats()
     assert stats.requests == 8 and stats.peak_in_flight == 2
-    assert stats.connections == 0 or stats.connections <= 2  # kept alive, closed at the end
+    while mock.stats().connections > 1:  # the one that asks; those of the run are closed
+        await asyncio.sleep(0.01)
 
 
 async def test_records_hold_what_the_server_did(mock: MockServer) -> None:
@@ -60,7 +61,8 @@ async def test_records_hold_what_the_server_did(mock: MockServer) -> None:
         assert record.prompt_tokens == true.prompt_tokens
         assert record.times[0] * 1e-9 >= true.writes[0]
         assert record.sent * 1e-9 <= true.arrival
-        assert record.ttfot is not None and record.ttft is not None and record.ttfot > record.ttft
+        assert record.ttfot is not None and true.first_output is not None
+        assert record.first_output * 1e-9 >= true.first_output
 
 
 async def test_prompts_do_not_begin_alike(mock: MockServer) -> None:
@@ -115,7 +117,8 @@ async def test_each_failure_is_recorded_by_its_kind_and_nothing_is_sent_twice(
     mock: MockServer, behaviour: dict[str, object], kind: str
 ) -> None:
     mock.behave(**behaviour)
-    timeouts = {"first_token": 0.2, "between_tokens": 0.2}
+    hangs = kind in (Kind.FIRST_TOKEN, Kind.BETWEEN_TOKENS)
+    timeouts = {"first_token": 0.2, "between_tokens": 0.2} if hangs else {}
     measured = await _measured(mock.endpoint(), _plan(requests=3, warmup=0, timeouts=timeouts))
     assert _errors(measured) == {kind}
     assert all(record.message for record in measured.records)
