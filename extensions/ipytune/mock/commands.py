@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 from pathlib import Path
 from types import FrameType
@@ -77,11 +78,10 @@ def mock(
 
 def _example(url: str, model: str, key_env: str | None, key_file: Path | None) -> str:
     """A line to try it with. The key is put in by the shell, so that it is not shown here."""
-    key = f"${key_env}" if key_env else f"$(cat '{key_file}')" if key_file else ""
+    key = f"${key_env}" if key_env else f"$(cat {shlex.quote(str(key_file))})" if key_file else ""
     header = f' -H "Authorization: Bearer {key}"' if key else ""
     body = json.dumps({"model": model, "stream": True, "messages": [{"role": "user", "content": "hello"}]})
-    quoted = body.replace("'", "'\\''")
-    return f"curl -N {url}/chat/completions{header} -H 'Content-Type: application/json' -d '{quoted}'"
+    return f"curl -N {url}/chat/completions{header} -H 'Content-Type: application/json' -d {shlex.quote(body)}"
 
 
 def _read_answers(file: Path | None) -> Any:

@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from ipytune.mock.behaviour import Behaviour
 from ipytune.mock.request import Wanted
@@ -19,11 +18,11 @@ from ipytune.mock.words import Reply, alternatives, logprob, tokens_of
 
 COMMENT = ": keep-alive"
 _CACHED = 4096  # tokens; longer answers are rendered anew, for some dozens of them would fill the memory
+_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _WIDE = re.compile(rb"[\x80-\xff]")
 
 
-@dataclass(frozen=True)
-class Event:
+class Event(NamedTuple):
     """rest: what follows the prefix.   offset: tokens before it.   cut: a place inside a character of rest, or 0."""
 
     rest: bytes
@@ -53,7 +52,7 @@ def prefix(wanted: Wanted, behaviour: Behaviour, name: str, created: int) -> byt
 
 def role(behaviour: Behaviour) -> bytes:
     """The rest of a first delta that holds no token."""
-    return _rest('{"role":"assistant","content":""}', None, None, _end(behaviour))
+    return _rest_and_cut('{"role":"assistant","content":""}', _end(behaviour))[0]
 
 
 def finish(wanted: Wanted, reply: Reply, behaviour: Behaviour, name: str, created: int) -> list[bytes]:
@@ -114,9 +113,8 @@ def _events(
     found: list[Event] = []
 
     def add(first: str, tokens: int, offset: int, shown: Any = None, reasoning: bool = False) -> None:
-        rest = _rest(first, shown, None, end)
-        wide = _WIDE.search(rest)
-        found.append(Event(rest, tokens, offset, reasoning, wide.start() + 1 if wide else 0))
+        rest, cut = _rest_and_cut(first, end) if shown is None else _rendered(first, shown, end)
+        found.append(Event(rest, tokens, offset, reasoning, cut))
 
     place = len(echo)
     if echo:
@@ -137,7 +135,7 @@ def _events(
         if reply.tool is not None:
             first = _json({"tool_calls": [{"index": 0, "function": {"arguments": text}}]})
         elif chat:
-            first = _json({"content": text})
+            first = f'{{"content":{_json(text)}}}'
             shown = None if logprobs is None else _chat_logprobs(part, logprobs)
         else:
             first = _json(text)
@@ -147,8 +145,16 @@ def _events(
     return tuple(found)
 
 
-def _rest(first: str, logprobs: Any, reason: str | None, end: str) -> bytes:
-    return _bytes(f'{first},"logprobs":{_json(logprobs)},"finish_reason":{_json(reason)}}}]}}{end}{end}')
+@lru_cache(maxsize=4096)
+def _rest_and_cut(first: str, end: str) -> tuple[bytes, int]:
+    """Words come again and again: a long answer would otherwise take its time from the other streams."""
+    return _rendered(first, None, end)
+
+
+def _rendered(first: str, logprobs: Any, end: str) -> tuple[bytes, int]:
+    rest = _bytes(f'{first},"logprobs":{_json(logprobs)},"finish_reason":null}}]}}{end}{end}')
+    wide = _WIDE.search(rest)
+    return rest, wide.start() + 1 if wide else 0
 
 
 def _usage(wanted: Wanted, reply: Reply) -> dict[str, Any]:
@@ -197,10 +203,6 @@ def _text_logprobs(tokens: Sequence[str], count: int, place: int, *, first_known
 
 def _end(behaviour: Behaviour) -> str:
     return "\r\n" if behaviour.crlf else "\n"
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def _bytes(text: str) -> bytes:
