@@ -44,8 +44,7 @@ class MockServer:
     """A running mock. `url` is what an endpoint's base_url takes. Leaving the `with` block stops it."""
 
     def __init__(self, host: str, port: int, behaviour: Behaviour, running: _Running) -> None:
-        self._host = f"[{host}]" if ":" in host else host
-        self._reach = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+        self._host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # at which this machine reaches it
         self._running = running
         self._behaviour = behaviour
         self._directory: Path | None = None
@@ -56,7 +55,7 @@ class MockServer:
     @property
     def root(self) -> str:
         """Without the /v1: where /health, /metrics and /mock/stats are."""
-        return f"http://{self._host}:{self.port}"
+        return f"http://[{self._host}]:{self.port}" if ":" in self._host else f"http://{self._host}:{self.port}"
 
     @property
     def url(self) -> str:
@@ -153,7 +152,7 @@ class MockServer:
 
     def _ask(self, method: str, path: str, body: object = None) -> Any:
         headers = {"Authorization": f"Bearer {self._behaviour.key}"} if self._behaviour.key else {}
-        connection = http.client.HTTPConnection(self._reach, self.port, timeout=_ANSWER_SECONDS)
+        connection = http.client.HTTPConnection(self._host, self.port, timeout=_ANSWER_SECONDS)
         try:
             connection.request(method, path, None if body is None else json.dumps(body), headers)
             response = connection.getresponse()
