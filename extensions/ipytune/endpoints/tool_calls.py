@@ -86,10 +86,11 @@ def _delta(at: int, item: dict[str, Any]) -> ToolDelta:
     function = item.get("function")
     function = function if isinstance(function, dict) else {}
     index = item.get("index")
-    known = isinstance(index, int) and not isinstance(index, bool) and 0 <= index < _MOST
+    if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < _MOST:
+        index = at
     arguments = function.get("arguments")
     return ToolDelta(
-        index=index if known else at,
+        index=index,
         id=_text(item.get("id")),
         name=_text(function.get("name")),
         arguments=json.dumps(arguments) if isinstance(arguments, dict) else _text(arguments),
