@@ -90,19 +90,24 @@ class AnswerReader:
 
     def _events(self, body: bytes) -> Iterator[Event]:
         try:
-            # Nearly every read is one whole event; those need no parser.
-            if self._clean and body.startswith(b"data: ") and body.endswith(b"\n\n") and body.count(b"\n") == 2:
-                yield read_event(body[6:-2].decode("utf-8", errors="replace"))
-            else:
-                found = self._parser.feed(body)
-                self._clean = body.endswith(b"\n\n")
-                for data in found:
-                    yield read_event(data)
+            for data in self._data(body):
+                yield read_event(data)
         except (UnreadableEvent, EventTooLarge) as error:
             self._fault = Fault(Kind.UNREADABLE, f"It sent: {self._said(str(error))}")
             return
         if not self._response_id and (match := _ID.search(body)) is not None:
             self._response_id = match[1].decode("ascii", errors="replace")
+
+    def _data(self, body: bytes) -> list[str]:
+        """The data of the events that `body` completes. Nearly every read is whole events of a line each, which need
+        no parser."""
+        if self._clean and body.startswith(b"data: ") and body.endswith(b"\n\n"):
+            lines = body[6:-2].split(b"\n\ndata: ")
+            if body.count(b"\n") == 2 * len(lines) and b"\r" not in body:
+                return [line.decode("utf-8", errors="replace") for line in lines]
+        data = self._parser.feed(body)
+        self._clean = body.endswith(b"\n\n")
+        return data
 
     def _take(self, now: int, event: Event) -> None:
         if event.token:

@@ -2,7 +2,7 @@
 
 Only what a measuring client needs, but that exactly: status, headers, a body that is chunked (extensions and trailers
 skipped), of a given length, or as long as the connection lives. What breaks the rules of RFC 9112 raises BadResponse.
-The chunk that comes whole in one read, as nearly all of a stream do, takes a short way.
+Chunks that come whole, as nearly all of a stream do, take a short way.
 """
 
 from __future__ import annotations
@@ -55,14 +55,25 @@ class ResponseReader:
 
     def feed(self, data: bytes) -> bytes:
         """What `data` adds to the body. Raises BadResponse."""
-        if self._at is _At.SIZE and not self._rest:
-            match = _SIZE_LINE.match(data)
-            if match is not None:
-                start = match.end()
-                size = int(match[1], 16)
-                if size and len(data) == start + size + 2 and data.endswith(b"\r\n"):
-                    return data[start:-2]
-        return self._feed(data)
+        if self._at is not _At.SIZE or self._rest:
+            return self._feed(data)
+        whole = []
+        position, length = 0, len(data)
+        while position < length:
+            match = _SIZE_LINE.match(data, position)
+            if match is None:
+                break
+            start = match.end()
+            end = start + int(match[1], 16)
+            if end == start or data[end : end + 2] != b"\r\n":
+                break
+            if position == 0 and end + 2 == length:
+                return data[start:end]
+            whole.append(data[start:end])
+            position = end + 2
+        if position < length:
+            whole.append(self._feed(data[position:]))
+        return b"".join(whole)
 
     def close(self) -> None:
         """The connection ended. Raises BadResponse if the response had not."""

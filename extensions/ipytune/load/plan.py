@@ -134,7 +134,7 @@ class Plan(BaseModel):
     @classmethod
     def sweep(cls, kind: Literal["concurrency", "rates"], first: float = 1, last: float = 512, **fields: Any) -> Plan:
         """Doubling steps from first to last that end where the server is saturated."""
-        values = []
+        values: list[float] = []
         value = first
         while value <= last and len(values) < 64:
             values.append(int(value) if kind == "concurrency" else float(value))
