@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="The endpoints that can be named: list, check, add, remove.", invoke_without_command=True)
 
 _MODELS_SHOWN = 3
+_WIDE = 120  # characters from which on all columns of `check` fit
 
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for programs.")]
 
@@ -166,16 +167,18 @@ def _show_health(endpoints: list[Endpoint], sources: dict[str, str], results: li
     if not endpoints:
         typer.echo("No endpoints yet. Add one: ipytune endpoints add NAME URL --key-env VARIABLE")
         return
-    table = _table("name", "model", "source", "URL", "key", "health", "models there")
+    console = Console()
+    # what `list` shows, too, is left out where it would fold every line
+    known = ("name", "model", "source", "URL", "key") if console.width >= _WIDE else ("name", "model")
+    table = _table(*known, "health", "models there")
     for endpoint, health in zip(endpoints, results, strict=True):
         word, colour = ("answers", "yellow") if health.reachable else ("no answer", "red")
         if health.well:
             word, colour = "well", "green"
         shown = Text(f"{word} ({seconds(health.seconds)})" if health.reachable else word, colour)
         more = f" and {len(health.models) - _MODELS_SHOWN} more" if len(health.models) > _MODELS_SHOWN else ""
-        cells = _cells(endpoint, sources.get(endpoint.name, "–"))
+        cells = _cells(endpoint, sources.get(endpoint.name, "–"))[: len(known)]
         table.add_row(*cells, shown, Text(harmless(", ".join(health.models[:_MODELS_SHOWN]) + more)))
-    console = Console()
     console.print(table)
     for endpoint, health in zip(endpoints, results, strict=True):
         if health.problem:

@@ -18,17 +18,17 @@ from typing import Any
 import httpx
 from pydantic import SecretStr
 
-from ipytune.endpoints import refusals
 from ipytune.endpoints.answer import Answer, Piece
 from ipytune.endpoints.asking import CHAT, COMPLETIONS, Asked, Message, chat_body, completion_body
-from ipytune.endpoints.clocks import Timeouts, Waiting
-from ipytune.endpoints.errors import EndpointError, KeyMissing, ServerFailed
+from ipytune.endpoints.clocks import Timeouts
+from ipytune.endpoints.errors import EndpointError, KeyMissing
 from ipytune.endpoints.health_check import Health, health_of
-from ipytune.endpoints.keys import bearer, blot, unlogged
-from ipytune.endpoints.opening import no_url, open_stream
+from ipytune.endpoints.keys import bearer, blot
+from ipytune.endpoints.listing import listed_models
+from ipytune.endpoints.opening import open_stream
 from ipytune.endpoints.records import Endpoint
 from ipytune.endpoints.stream import ChatStream
-from ipytune.endpoints.unreachable import no_connection, trusted
+from ipytune.endpoints.unreachable import trusted
 
 __all__ = ["Answer", "ChatStream", "Client", "Message", "Piece", "Timeouts", "blot"]
 
@@ -129,44 +129,4 @@ class Client:
             yield stream
 
     async def _models(self, endpoint: Endpoint, key: SecretStr | None) -> tuple[str, ...]:
-        response = await self._get_models(endpoint, key)
-        if response.status_code != 200:
-            raise refusals.error_for(
-                endpoint,
-                response.status_code,
-                refusals.server_words(response.content, response.headers.get("content-type", ""), key),
-                has_key=key is not None,
-                route="models",
-                location=blot(response.headers.get("location", ""), key),
-            )
-        names = _listed(response)
-        if names is None:
-            raise ServerFailed(
-                f"“{endpoint.name}” ({endpoint.base_url}) lists its models in no known form.",
-                "GET /v1/models gave no `data` list.",
-                "Check that the URL is that of an OpenAI-compatible API.",
-            )
-        return names
-
-    async def _get_models(self, endpoint: Endpoint, key: SecretStr | None) -> httpx.Response:
-        url, auth, limit = f"{endpoint.api_root}/models", bearer(endpoint, key), self.timeouts.connect
-        try:
-            with unlogged(key):
-                try:
-                    return await self._http.get(url, auth=auth, timeout=limit)
-                except (httpx.RemoteProtocolError, httpx.ReadError):
-                    # A kept connection that the server had closed meanwhile, as some do after a 500.
-                    return await self._http.get(url, auth=auth, timeout=limit)
-        except httpx.TimeoutException:
-            raise Waiting(endpoint, self.timeouts).timed_out("connect") from None
-        except (httpx.InvalidURL, httpx.UnsupportedProtocol):
-            raise no_url(endpoint) from None
-        except httpx.HTTPError as error:
-            raise no_connection(endpoint, error, key) from None
-
-
-def _listed(response: httpx.Response) -> tuple[str, ...] | None:
-    try:
-        return tuple(str(item["id"]) for item in response.json()["data"])
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
+        return await listed_models(self._http, endpoint, key, self.timeouts)

@@ -120,7 +120,7 @@ async def _refusal(asked: Asked, response: httpx.Response, models: Listing) -> E
     raw = b""
     try:
         with unlogged(asked.key):
-            raw = await within(_start_of(response), asked.timeouts.connect)
+            raw = await within(start_of(response, _ERROR_BODY), asked.timeouts.connect)
     except (httpx.HTTPError, asyncio.TimeoutError):  # noqa: UP041  (another class before Python 3.11)
         pass  # the status is known; what else the server wanted to say is lost
     finally:
@@ -147,13 +147,15 @@ async def _refusal(asked: Asked, response: httpx.Response, models: Listing) -> E
     )
 
 
-async def _start_of(response: httpx.Response) -> bytes:
-    raw = b""
+async def start_of(response: httpx.Response, longest: int) -> bytes:
+    """The body, or its first `longest` bytes and a little more: no server fills this process's memory."""
+    pieces, size = [], 0
     async for piece in response.aiter_bytes():
-        raw += piece
-        if len(raw) > _ERROR_BODY:
+        pieces.append(piece)
+        size += len(piece)
+        if size > longest:
             break
-    return raw
+    return b"".join(pieces)
 
 
 def _trace(watch: Stopwatch) -> Any:
