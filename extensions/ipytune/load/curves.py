@@ -31,6 +31,7 @@ def curves(steps: Sequence[StepResult]) -> list[str]:
     """The pictures of a measurement: TTFT, ITL and throughput against the load, latency against throughput."""
     if not steps:
         return []
+    steps = sorted(steps, key=lambda step: step.value)
     load_name = "users at once" if steps[0].kind == "closed" else "requests/s offered"
     gap = steps[0].numbers.gap_name
 
@@ -106,7 +107,7 @@ def chart(title: str, lines: Sequence[Line], x_name: str, y_words: Callable[[flo
             marks.append(f'<text x="{right:.1f}" y="{_HEIGHT - _BOTTOM + 17}" text-anchor="middle">{tick:g}</text>')
     body, legend, left = [], [], _LEFT
     for line, colour in zip(drawn, _COLOURS, strict=False):
-        points = [(x_of(x), y_of(y or 0.0)) for x, y in sorted(line.points)]
+        points = [(x_of(x), y_of(y or 0.0)) for x, y in line.points]
         told = "; ".join(f"{x:g}: {y_words(y or 0.0)}" for x, y in line.points)
         body.append(
             f'<polyline fill="none" stroke="{colour}" stroke-width="2" points="'

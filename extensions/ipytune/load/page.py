@@ -38,8 +38,9 @@ def page(report: LoadReport) -> str:
         else ""
     )
     notes = "".join(f"<li>{escape(note)}</li>" for note in report.notes())
-    plan = report.plan.model_dump(mode="json", exclude_defaults=True)
-    asked = [(name, str(value)) for name, value in plan.items()]
+    # Defaults, too: how long prompts and answers were, and that they were pinned, is part of every result.
+    plan = report.plan.model_dump(mode="json", exclude_none=True)
+    asked = [(name.replace("_", " "), str(value)) for name, value in plan.items() if value not in ([], {})]
     where = [
         ("host", client.host + (" (the server's own)" if client.same_machine else "")),
         ("job", client.job or "–"),

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +18,7 @@ from ipytune.load.plan import Load, Plan
 from ipytune.load.records import Kind
 from ipytune.load.runner import Measured, Runner
 from ipytune.mock import Behaviour, MockServer, start_mock
+from tests.ipytune.endpoints.certificates import authority, certified
 
 CLOSED = Load("closed", 2)
 
@@ -194,6 +198,45 @@ async def test_the_key_goes_out_and_is_in_no_record() -> None:
         measured = await _measured(mock.endpoint(), _plan())
         assert _errors(measured) == {None}
         assert "marker-key-0815" not in repr(measured)
+
+
+@asynccontextmanager
+async def _behind_tls(mock: MockServer, certificate: Path) -> AsyncIterator[Endpoint]:
+    """The mock's endpoint as one that is reached over TLS."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+        writer.close()
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        to_reader, to_writer = await asyncio.open_connection("127.0.0.1", mock.port)
+        await asyncio.gather(copy(reader, to_writer), copy(to_reader, writer), return_exceptions=True)
+
+    async with await asyncio.start_server(relay, "127.0.0.1", 0, ssl=context) as server:
+        port = server.sockets[0].getsockname()[1]
+        yield Endpoint(name="e", base_url=f"https://127.0.0.1:{port}/v1", model="mock")
+
+
+async def test_tls_is_measured_alike_where_the_certificate_is_trusted(
+    mock: MockServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate = certified(tmp_path, authority(tmp_path))
+    async with _behind_tls(mock, certificate) as endpoint:
+        with pytest.raises(ConnectFailed, match="certificate is not trusted"):
+            await Runner(endpoint, _plan(), CLOSED).prepare()
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+        measured = await _measured(endpoint, _plan())
+    assert _errors(measured) == {None} and len(measured.records) == 8
+
+
+async def test_a_long_answer_is_read_while_it_comes(mock: MockServer) -> None:
+    mock.behave(itl=0.0002)
+    measured = await _measured(mock.endpoint(), _plan(requests=2, warmup=0, output_tokens=3000))
+    assert [record.tokens for record in measured.records] == [3000, 3000] == [len(r.times) for r in measured.records]
+    assert all(record.times.tolist() == sorted(record.times) for record in measured.records)
 
 
 async def test_completions_are_measured_alike(mock: MockServer) -> None:
