@@ -264,14 +264,13 @@ def serve(
     return server
 
 
-def load_adapter(endpoint: Endpoint, source: Source, name: str | None = None, **options: bool) -> Endpoint:
+def load_adapter(
+    endpoint: Endpoint, source: Source, name: str | None = None, *, replace: bool = False, any_base: bool = False
+) -> Endpoint:
     """The adapter of a run, beside the base behind any endpoint that allows it: a vLLM that others run, for example.
 
-    options: replace, any_base (ipytune.adapter.load.load, which says what is raised)."""
-    words = vllm.refuses(open_adapter(source).settings)
-    if words is not None:
-        raise BadRequest(words, "", "Merge it (ipytune merge) and serve the merged model.")
-    return loading.load(endpoint, source, name, **options)
+    Raises what ipytune.adapter.load.load raises, whose arguments these are."""
+    return loading.load(endpoint, source, name, replace=replace, any_base=any_base)
 
 
 def unload_adapter(endpoint: Endpoint) -> None:

@@ -102,7 +102,7 @@ class Passing(web.RequestHandler):
         elif error is not None:
             raise error
 
-    get = post = put = delete = patch = options = head = _handle  # type: ignore[assignment]
+    get = post = put = delete = patch = options = head = _handle
 
     async def _pass(self) -> None:
         headers = [(n, v) for n, v in self.request.headers.get_all() if n.lower() not in _HOP]
