@@ -122,6 +122,7 @@ def _vote(comparison: Comparison, console: Console) -> None:
     """Ask for the vote where somebody can answer; then tell the names."""
     from rich.text import Text
 
+    from ipytune.compare.ballot import sentences
     from ipytune.compare.blind import LABELS
     from ipytune.compare.plain import visible
     from ipytune.endpoints.errors import BadRequest
@@ -136,6 +137,8 @@ def _vote(comparison: Comparison, console: Console) -> None:
         except BadRequest as error:
             typer.echo(str(error), err=True)
     comparison.reveal()
+    for line in sentences(comparison.tally()):
+        console.print(Text(visible(line)))
     for label, name in zip(LABELS, comparison.names(comparison.rounds[-1])):  # noqa: B905  (more labels than columns)
         console.print(Text(f"{label} is {visible(name)}"))
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -88,28 +89,13 @@ def test_one_endpoint_is_no_comparison(mock: MockServer) -> None:
 
 def test_ctrl_c_keeps_what_came_and_ends_with_130(mock: MockServer) -> None:
     mock.behave(hang_after=1)
-    command = "from ipytune.compare.commands import app; app()"
-    primary, secondary = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-c", command, "hi", *named(mock)],
-        stdin=secondary,
-        stdout=secondary,
-        stderr=secondary,
-        env={**os.environ, "A_KEY": MARKER, "COLUMNS": "100", "TERM": "xterm"},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-    os.close(secondary)
-    try:
+    with terminal("hi", *named(mock)) as (process, primary):
         deadline = time.monotonic() + 60
         while mock.stats().tokens < 2:
             assert time.monotonic() < deadline and process.poll() is None
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         said = _all_of(primary, process)
-    finally:
-        process.kill()
-        process.wait()
-        os.close(primary)
     assert process.returncode == 130, said
     assert "harmless" in said and "Cancelled." in said and "Traceback" not in said
     deadline = time.monotonic() + 10
@@ -118,11 +104,47 @@ def test_ctrl_c_keeps_what_came_and_ends_with_130(mock: MockServer) -> None:
         time.sleep(0.05)
 
 
-def _all_of(primary: int, process: subprocess.Popen[bytes]) -> str:
-    """What the terminal was sent until the process ended."""
+def test_in_a_terminal_a_blind_vote_is_asked_for(mock: MockServer) -> None:
+    with terminal("hi", *named(mock), "--blind") as (process, primary):
+        said = _all_of(primary, process, until="Which is better?")
+        assert "only" not in said and "harmless" in said
+        os.write(primary, b"best\n")
+        said = _all_of(primary, process, until="Enter leaves it")
+        assert "A, B, tie or bad" in " ".join(said.split())
+        os.write(primary, b"a\n")
+        said = _all_of(primary, process)
+    assert process.returncode == 0, said
+    assert "A is only" in said and "preferred in 1 of 1" in said
+
+
+@contextmanager
+def terminal(*arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """The command in a terminal of its own, and that terminal's other end."""
+    primary, secondary = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from ipytune.compare.commands import app; app()", *arguments],
+        stdin=secondary,
+        stdout=secondary,
+        stderr=secondary,
+        env={**os.environ, "A_KEY": MARKER, "COLUMNS": "100", "TERM": "xterm"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    os.close(secondary)
+    try:
+        yield process, primary
+    finally:
+        process.kill()
+        process.wait()
+        os.close(primary)
+
+
+def _all_of(primary: int, process: subprocess.Popen[bytes], until: str = "") -> str:
+    """What the terminal is sent until these words come, or the process ends."""
     said = b""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
+        if until and until.encode() in said:
+            return said.decode("utf-8", errors="replace")
         if select.select([primary], [], [], 0.1)[0]:
             try:
                 said += os.read(primary, 65536)
