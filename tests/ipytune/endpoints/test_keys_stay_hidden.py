@@ -7,15 +7,19 @@ import json
 import logging
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
 from rich.console import Console
 from rich.traceback import Traceback
+from typer.testing import CliRunner
 
 from ipytune.endpoints import BadRequest, Client, Endpoint, EndpointError, KeyMissing, Timeouts
 from ipytune.endpoints.background import chat
+from ipytune.endpoints.catalogue import register
+from ipytune.endpoints.commands import app
 from ipytune.endpoints.exchange import Exchange
 from ipytune.endpoints.keys import blot
 from ipytune.mock import Behaviour, start_mock
@@ -170,6 +174,33 @@ async def test_a_mock_that_repeats_the_key_of_a_file(caplog: pytest.LogCaptureFi
                 await client.ask(endpoint, USER)
     assert "•••" in str(caught.value)
     assert "MARKER/key" not in str(caught.value) + caplog.text
+
+
+def test_the_commands_show_it_nowhere(
+    endpoint: Endpoint, mock: Mock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MARKED_KEY", MARKER)
+    monkeypatch.setenv("IPYTUNE_ENDPOINTS_FILE", str(tmp_path / "endpoints.yaml"))
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.delenv("IPYTUNE_ENDPOINTS", raising=False)
+    mock.answer = lambda request: refused(401)(request.headers["authorization"].removeprefix("Bearer "))
+    shown_words = ""
+    for words in (
+        ["endpoints", "add", "mine", mock.url, "--model", "m", "--key-env", "MARKED_KEY"],
+        ["endpoints", "list"],
+        ["endpoints", "list", "--json"],
+        ["endpoints", "check"],
+        ["endpoints", "check", "--json"],
+        ["chat", "hi", "--endpoint", "mine"],
+        ["chat", "hi", "--endpoint", "mine", "--json"],
+    ):
+        shown_words += CliRunner().invoke(app, words).output
+    assert mock.requests and mock.requests[0].headers["authorization"] == f"Bearer {MARKER}"
+    assert "•••" in shown_words and "$MARKED_KEY" in shown_words
+    with register(endpoint.model_copy(update={"key_env": "MARKED_KEY"})):
+        files = [path for path in tmp_path.rglob("*") if path.is_file()]
+        assert len(files) == 2
+        assert_hidden(shown_words + "".join(path.read_text() for path in files))
 
 
 def test_blotting_knows_how_json_and_urls_spell() -> None:
