@@ -116,6 +116,20 @@ def test_the_timeout_cancels_and_keeps_what_came(stalled: MockServer) -> None:
     assert not dialogue.busy and dialogue.rounds[-1].takes[0][0].state is State.CANCELLED
 
 
+def test_an_interrupt_cancels_looks_a_last_time_and_goes_on_up() -> None:
+    said: list[str] = []
+
+    def look() -> float | None:
+        said.append("look")
+        if "cancel" not in said:
+            raise KeyboardInterrupt
+        return None
+
+    with pytest.raises(KeyboardInterrupt):
+        follow(look, lambda: said.append("cancel"), None)
+    assert said == ["look", "cancel", "look"]
+
+
 @pytest.mark.parametrize(("prompt", "count", "word"), [(" \n", 1, "empty"), ("hi", 0, "no endpoint")])
 def test_nothing_is_sent_where_there_is_nothing_to_send(
     pair: list[Endpoint], prompt: str, count: int, word: str

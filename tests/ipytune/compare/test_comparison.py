@@ -134,6 +134,16 @@ def test_the_tally_counts_blind_votes_alone_and_says_how_sure_it_is() -> None:
     assert sentences(tally([], ["a", "b"])) == []
 
 
+def test_of_three_the_best_is_voted_for(pair: list[Endpoint], mock: MockServer) -> None:
+    endpoints = [*pair, mock.endpoint("third", "third")]
+    comparison = Comparison(endpoints, blind=True, blind_seed=3)
+    item = comparison.ask("hi", 20)
+    comparison.vote("C")
+    best = endpoints[comparison.sitting(item).order[2]].name
+    assert comparison.seen(item)[2][0].text == f"{best} heard hi"
+    assert {standing.name: standing.wins for standing in comparison.tally().standings}[best] == 1
+
+
 def test_the_same_endpoint_twice_is_told_apart_in_the_tally(mock: MockServer) -> None:
     comparison = Comparison([mock.endpoint("e", "base"), mock.endpoint("e", "base")])
     comparison.ask("hi", 20)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ipytune.endpoints import BadRequest, Endpoint, ModelNotFound, ServerFailed
+from ipytune.endpoints.catalogue import register
 from ipytune.mock import Behaviour, MockServer, start_mock
 from ipytune.widgets import ChatPanel
 from tests.browser.lab import until
@@ -169,6 +171,15 @@ def test_an_endpoint_can_be_typed(mock: MockServer) -> None:
     assert SECRET not in state_of(panel)
     press(panel, "add", url="ftp://x", model="m")
     assert "http://" in panel.problem["why"]
+
+
+def test_an_endpoint_can_be_a_word(
+    mock: MockServer, endpoint: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path))
+    with register(endpoint.model_copy(update={"name": "by-name"})):
+        assert ChatPanel("by-name").ask("hi").text == "heard hi"
+    assert ChatPanel([mock.url]).endpoints[0]["model"] == "m"
 
 
 def test_several_models_are_listed_to_choose_from() -> None:
