@@ -82,7 +82,7 @@ def plan(
     if by_row(questions):
         plain = next((item for item in chosen if hasattr(item, "score")), Exact())
         rest = () if scorers is None else tuple(item for item in chosen if item is not plain)
-        chosen = as_scorers([ByRow(row_scorer, plain), *rest])  # type: ignore[arg-type, list-item]
+        chosen = as_scorers([ByRow(row_scorer, plain), *rest])
     if len(asked) < 2 and any(isinstance(scorer, PairwiseJudge) for scorer in chosen):
         raise ValueError("A pairwise judge compares with the first endpoint: give at least two endpoints.")
     words = dict(options)

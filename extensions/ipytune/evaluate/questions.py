@@ -128,7 +128,8 @@ def _records(data: Any) -> tuple[Path, list[Record], list[Finding]]:
     if isinstance(data, (str, Path)):
         path = Path(data).expanduser()
         return path, *read_records(path)
-    records, findings = [], []
+    records: list[Record] = []
+    findings: list[Finding] = []
     for number, row in enumerate(iterate(data), start=1):
         if isinstance(row, Example):
             records.append(Record(row.line, {"messages": row.as_dicts()}))

@@ -73,9 +73,9 @@ def paired_shares(both: int, only_one: int, only_other: int, neither: int, confi
     low_one, high_one = wilson(both + only_one, n, confidence)
     low_other, high_other = wilson(both + only_other, n, confidence)
     margins = (both + only_one) * (only_other + neither) * (both + only_other) * (only_one + neither)
-    product = both * neither - only_one * only_other
+    product = float(both * neither - only_one * only_other)
     if product > 0:
-        product = max(product - n / 2, 0)  # the continuity correction of method 10
+        product = max(product - n / 2, 0.0)  # the continuity correction of method 10
     phi = product / math.sqrt(margins) if margins else 0.0
     down = _root((one - low_one) ** 2 - 2 * phi * (one - low_one) * (high_other - other) + (high_other - other) ** 2)
     up = _root((high_one - one) ** 2 - 2 * phi * (high_one - one) * (other - low_other) + (other - low_other) ** 2)

@@ -15,7 +15,7 @@ import hashlib
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from ipytune.endpoints.records import Endpoint
 from ipytune.evaluate.scorers.score import Case, Score, ScoringFailed, clipped
@@ -90,9 +90,7 @@ class PairwiseJudge:
             return Score(0.5, None, "tie: the judge's choice changed, or became a tie, when the two changed places")
         return Score(better, None, f"{ {1.0: 'better', 0.0: 'worse', 0.5: 'tie'}[better] }: {ahead[1]}")
 
-    async def _once(
-        self, case: Case, first: str, second: str, ask: Ask
-    ) -> tuple[Literal["first", "second", "tie"], str]:
+    async def _once(self, case: Case, first: str, second: str, ask: Ask) -> tuple[str, str]:
         mark = mark_for(first, second, case.expected or "", asked_words(case.asked))
         told = (
             f"You compare two answers to a question. {_warning(mark)}\n\nThe criterion:\n{self.criterion.strip()}\n\n"
@@ -109,7 +107,7 @@ class PairwiseJudge:
         better = verdict["better"].strip().lower() if isinstance(verdict["better"], str) else verdict["better"]
         if better not in ("first", "second", "tie"):
             raise ScoringFailed(f"The judge chose neither first, second nor tie but {clipped(repr(better), 40)}.")
-        return better, _reason(verdict)
+        return str(better), _reason(verdict)
 
 
 def mark_for(*texts: str) -> str:

@@ -112,14 +112,14 @@ class JsonSchema:
         except NotJson as error:
             return Score.of(False, f"no JSON: {error}")
         try:
-            error = next(iter(self._validator.iter_errors(value)), None)
+            wrong = next(iter(self._validator.iter_errors(value)), None)
         except Unresolvable as missing:
             raise ScoringFailed(f"The schema refers to {missing.ref!r}, which it does not hold.") from None
         except RecursionError:
             raise ScoringFailed("The schema or the answer is nested too deeply.") from None
-        if error is None:
+        if wrong is None:
             return Score.of(True)
-        return Score.of(False, f"{error.json_path}: {clipped(error.message, 120)}")
+        return Score.of(False, f"{wrong.json_path}: {clipped(wrong.message, 120)}")
 
 
 def _pattern(validator: Any, pattern: str, instance: Any, schema: Any) -> Iterator[Any]:
