@@ -99,19 +99,21 @@ def vllm(url: str, streams: int, requests: int, folder: Path, tokenizer: str) ->
 
 
 def guidellm(url: str, streams: int, requests: int, folder: Path, tokenizer: str) -> Told:
+    """Its words are those of guidellm 0.8."""
     command = os.environ.get("OBERALP_GUIDELLM") or shutil.which("guidellm") or ""
     out = folder / "guidellm.json"
     words = [
-        command, "benchmark", "run", "--target", url.removesuffix("/v1"), "--model", "mock", "--processor", tokenizer,
-        "--profile", "concurrent", "--rate", str(streams), "--max-requests", str(requests),
-        "--data", f"prompt_tokens=32,output_tokens={TOKENS}", "--output-path", str(out), "--disable-console",
+        command, "run", "--backend", f"kind=openai_http,target={url.removesuffix('/v1')},model=mock",
+        "--profile", f"kind=concurrent,streams={streams}", "--constraint", f"kind=max_requests,count={requests}",
+        "--tokenizer", f"kind=huggingface_auto,model={tokenizer}", "--data",
+        f"kind=synthetic_text,prompt_tokens=32,output_tokens={TOKENS}", "--output", f"kind=json,path={out}",
+        "--disable-console",
     ]  # fmt: skip
     _run(words, folder)
     (found,) = json.loads(out.read_text())["benchmarks"]
-    done = found["requests"]["successful"]
     # It tells the mean gap of a request, not the gaps: their percentiles cannot be compared.
     return {
-        "ttft": [one["time_to_first_token_ms"] / 1000 for one in done],
+        "ttft": [one["time_to_first_token_ms"] / 1000 for one in found["requests"]["successful"]],
         "gaps": [],
         "failed": len(found["requests"]["errored"]),
     }
