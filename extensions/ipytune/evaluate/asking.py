@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -56,11 +57,11 @@ class _Way:
 class Asker:
     """For one run, on one event loop.
 
-    cache: answers of other runs, or None.   concurrency: requests under way to each endpoint.
+    clients: take turns.   cache: answers of other runs, or None.   concurrency: requests under way to each endpoint.
     """
 
-    def __init__(self, client: Client, ledger: Ledger, cache: Ledger | None, concurrency: int) -> None:
-        self._client = client
+    def __init__(self, clients: Sequence[Client], ledger: Ledger, cache: Ledger | None, concurrency: int) -> None:
+        self._clients = itertools.cycle(clients)
         self._ledger = ledger
         self._cache = cache
         self._concurrency = concurrency
@@ -119,7 +120,7 @@ class Asker:
                 if way.dead is not None:
                     raise EndpointDead(way.dead)
                 try:
-                    async with self._client.stream(endpoint, messages, **options) as stream:
+                    async with next(self._clients).stream(endpoint, messages, **options) as stream:
                         async for _ in stream:
                             if alone:
                                 way.proved, alone = True, False
