@@ -1,5 +1,5 @@
-"""Claim: one core records 20,000 streamed tokens a second, and at 10,000 what it says is true: the median TTFT within
-1 ms, the 99th percentile of ITL within 2 ms of what the mock server knows.
+"""Claim: one core records 20,000 streamed tokens a second, and at 10,000 what it says is true: the median first token
+is seen within 1 ms of its writing, the 99th percentile of ITL is within 2 ms of what the mock server knows.
 
     python -m benchmarks.load_client [--smoke] [--rates 2000 5000 10000 20000] [--only ours openai] [--tokenizer DIR]
 
@@ -7,7 +7,9 @@ Contenders, one after another against the same mock server in a process of its o
 openai SDK (async), `vllm bench serve`, guidellm. The load is the same: so many streams at once, each of 200 tokens, one
 event a token, 10 ms apart and each up to 10 ms late at random, so that streams do not beat together. Every tool is a
 child process. What a contender says is compared with the mock's own log of when it wrote each token: the difference of
-the medians and of the 99th percentiles, because not every tool tells which request was which. Tokens a second are those
+the medians and of the 99th percentiles, because not every tool tells which request was which. The mock's TTFT begins
+when it has read a request: where many are sent at once, their wait is not in it. So where a tool tells the ids of
+answers, it is told, too, how late after its writing each first token was seen. Tokens a second are those
 that the mock wrote; a client that does not keep up slows it down. CPU is the child's whole, less that of the same child
 with next to no load.
 
@@ -65,6 +67,7 @@ def ours(url: str, streams: int, requests: int, folder: Path, _: str) -> Told:
     return {
         "ttft": [line["ttft"] for line in lines if line["ttft"] is not None],
         "gaps": [b - a for line in lines for a, b in pairwise(line["chunk_times"])],
+        "seen": {one["response_id"]: one["sent_monotonic"] + one["ttft"] for one in lines if one["ttft"] is not None},
         "failed": sum(line["error"] is not None for line in lines),
         "said": {name: step[name] for name in ("client_limited", "lag_p99", "cpu_shares")},
     }
@@ -182,10 +185,14 @@ def _errors(told: Told, true: list[Truth]) -> dict[str, float | None]:
     ttft = sorted(one.writes[0] - one.arrival for one in true)
     gaps = sorted(b - a for one in true for a, b in pairwise(one.writes))
     said_ttft, said_gaps = sorted(told["ttft"]), sorted(told["gaps"])
+    written = {one.id: one.writes[0] for one in true}
+    late = sorted(at - written[name] for name, at in told.get("seen", {}).items() if name in written)
     return {
         "ttft_median_true_ms": _ms(percentile(ttft, 50)),
         "ttft_median_error_ms": _ms(percentile(said_ttft, 50) - percentile(ttft, 50)) if said_ttft else None,
         "ttft_p99_error_ms": _ms(percentile(said_ttft, 99) - percentile(ttft, 99)) if said_ttft else None,
+        "first_token_seen_late_median_ms": _ms(percentile(late, 50)) if late else None,
+        "first_token_seen_late_p99_ms": _ms(percentile(late, 99)) if late else None,
         "itl_p99_true_ms": _ms(percentile(gaps, 99)),
         "itl_p50_error_ms": _ms(percentile(said_gaps, 50) - percentile(gaps, 50)) if said_gaps else None,
         "itl_p99_error_ms": _ms(percentile(said_gaps, 99) - percentile(gaps, 99)) if said_gaps else None,
@@ -236,6 +243,7 @@ async def sdk(url: str, streams: int, requests: int) -> Told:
     limit = asyncio.Semaphore(streams)
     ttft: list[float] = []
     gaps: list[float] = []
+    seen: dict[str, float] = {}
     failed = 0
 
     async def one(number: int) -> None:
@@ -257,6 +265,7 @@ async def sdk(url: str, streams: int, requests: int) -> Told:
                         now = time.perf_counter()
                         if last is None:
                             ttft.append(now - began)
+                            seen[chunk.id] = time.monotonic()
                         else:
                             gaps.append(now - last)
                         last = now
@@ -264,7 +273,7 @@ async def sdk(url: str, streams: int, requests: int) -> Told:
                 failed += 1
 
     await asyncio.gather(*(one(number) for number in range(requests)))
-    return {"ttft": ttft, "gaps": gaps, "failed": failed}
+    return {"ttft": ttft, "gaps": gaps, "seen": seen, "failed": failed}
 
 
 def holds(results: list[dict[str, Any]]) -> bool:
@@ -278,7 +287,7 @@ def holds(results: list[dict[str, Any]]) -> bool:
         and ten is not None
         and not top["failed"]
         and top["tokens_per_second_reached"] >= REACHED * top["possible"]
-        and abs(ten["ttft_median_error_ms"]) <= 1000 * TTFT_ERROR
+        and abs(ten["first_token_seen_late_median_ms"]) <= 1000 * TTFT_ERROR
         and abs(ten["itl_p99_error_ms"]) <= 1000 * ITL_ERROR
     )
 
@@ -350,8 +359,8 @@ def main() -> int:
     held = holds(results)
     say(f"holds: {'yes' if held else 'no'}" if not arguments.smoke else "smoke: nothing is claimed")
     record = {
-        "claim": "one core records 20,000 streamed tokens a second; at 10,000 the median TTFT is within 1 ms and the "
-        "99th percentile of ITL within 2 ms of the truth",
+        "claim": "one core records 20,000 streamed tokens a second; at 10,000 the median first token is seen within "
+        "1 ms of its writing, and the 99th percentile of ITL within 2 ms of the truth",
         "holds": held,
         "smoke": arguments.smoke,
         "measured_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
