@@ -28,6 +28,15 @@ async def within(doing: Awaitable[Result], seconds: float) -> Result:
     return task.result()
 
 
+async def happened(event: asyncio.Event, seconds: float) -> bool:
+    """Whether the event came within so many seconds."""
+    try:
+        await within(event.wait(), seconds)
+    except asyncio.TimeoutError:
+        return False
+    return True
+
+
 async def _end(task: asyncio.Future[Result]) -> None:
     task.cancel()
     await asyncio.wait({task})

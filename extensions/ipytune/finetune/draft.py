@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from pydantic import ValidationError
@@ -60,7 +61,7 @@ class Draft:
                 place[leaf] = value
         return RunConfig.model_validate(values)
 
-    @property
+    @cached_property
     def errors(self) -> dict[str, str]:
         """What is wrong, by the setting at fault; what several settings make wrong together, at the last edited one."""
         try:

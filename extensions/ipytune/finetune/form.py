@@ -8,6 +8,7 @@ from __future__ import annotations
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from ipytune.finetune.draft import NAMES, Draft
@@ -132,6 +133,7 @@ def as_typed(name: str, given: Any) -> Any:
     return str(given)
 
 
+@cache
 def _field(name: str) -> Field:
     section, _, leaf = name.rpartition(".")
     owner: Any = RunConfig.model_fields[section].annotation if section else RunConfig

@@ -5,7 +5,6 @@ It needs the tokenizer, so the first look takes some seconds; torch is not impor
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,10 +13,10 @@ from ipytune.data.findings import DatasetError, Finding
 from ipytune.data.formats import read_records
 from ipytune.data.layouts import LAYOUTS, Guess, guess
 from ipytune.data.preview import Preview, preview
-from ipytune.data.read import Example, columns_of
+from ipytune.data.read import columns_of
 from ipytune.data.report import Report, inspect
 from ipytune.data.tokenizer import load_tokenizer, vocabulary_size
-from ipytune.data.validate import load
+from ipytune.data.validate import Dataset, load
 from ipytune.lora.config import RunConfig
 from ipytune.models import SMOLLM2, resolve
 
@@ -78,8 +77,13 @@ def look(config: RunConfig) -> Look:
     tokenizer = load_tokenizer(source)
     report = inspect(dataset, tokenizer, config, vocabulary_size(source))
     batch = preview(report.train, tokenizer, config, limit=PREVIEWED) if report.train and not report.errors else None
-    system, question = _first_words(dataset.held_out or dataset.train)
+    system, question = _first_words(dataset)
     return Look(report, report.findings, batch, system, question)
+
+
+def first_words(config: RunConfig) -> tuple[str, str]:
+    """As in `look`, without a tokenizer. Raises DatasetError, FileNotFoundError."""
+    return _first_words(load(config))
 
 
 def data_files(folder: Path) -> list[str]:
@@ -128,8 +132,9 @@ def _holds(folder: Path, name: str) -> bool:
         return False
 
 
-def _first_words(examples: Sequence[Example]) -> tuple[str, str]:
-    """The system message and the first question of the first conversation."""
+def _first_words(dataset: Dataset) -> tuple[str, str]:
+    """The system message and the first question of the first conversation held out, else trained on."""
+    examples = dataset.held_out or dataset.train
     messages = examples[0].messages if examples else ()
     said = {message.role: message.content for message in reversed(messages)}
     return said.get("system", ""), said.get("user", "")

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM
 
 from ipytune.data.pack import Row
-from ipytune.lora import attention, linear, pissa
+from ipytune.lora import attention, linear, norm, pissa
 from ipytune.lora.config import ConfigError, RunConfig
 from ipytune.lora.loss import summed_loss
 
@@ -152,6 +152,7 @@ def with_adapter(base: Any, config: RunConfig, name: str, start: dict[str, Tenso
     if settings.init == "pissa":
         start = pissa.first_adapter(peft) if start is None else pissa.reduce_base(peft, start)
     linear.fuse(peft)
+    norm.fuse(peft)
     peft.train()  # from_pretrained leaves it in eval mode, where dropout does nothing
     backbone, device = base.base_model, head.weight.device
     backbone.eval()

@@ -30,7 +30,7 @@ _COLUMNS = 3
 def bar_html(fit: Fit, measured: int | None = None) -> str:
     """The bar, its legend and the verdict. measured: what a probe needed, drawn as a thin bar below."""
     need = fit.device_need
-    used = sum(part.bytes for part in fit.estimate.parts)
+    used = fit.estimate.total
     scale = (_WIDTH - 2) / max(used, need.limit.free, measured or 0, 1)
     shapes, left = [], 1.0
     for part in fit.estimate.parts:

@@ -23,6 +23,7 @@ Dtype = Literal["float32", "bfloat16"]
 
 BYTES = {"float32": 4, "bfloat16": 2}
 LOGITS_PER_CHUNK = {"cpu": 2**24, "cuda": 2**27}  # as in lora.loss, which imports torch; a test compares them
+SHORT = 512  # tokens of a conversation: LONGEST of lora.short_attention, likewise
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)  # a weight, its block's 8-bit scale, and that scale's own (double quantised)
 CUDA_CONTEXT = 1_400_000_000  # context, kernels, cuBLAS workspace: Unsloth's figure, not measured by us
 CUDA_HOST = 2_500_000_000  # resident set of a process that uses a GPU: an estimate, not measured here
@@ -211,30 +212,43 @@ def activations(plan: Plan) -> float:
     """What is kept from the forward to the backward: T (L layer + rope + final norm).
 
     With recomputation a layer keeps its input only, T h e (torch.utils.checkpoint, not reentrant). Rope: cosine and
-    sine, 2 d e, shared by all layers. Final norm: its float32 input and its output, h (4 + e).
+    sine, 2 d e, shared by all layers. Final norm: its input and its output, h (n + e).
     """
     shape, e = plan.shape, plan.element
     layer = shape.hidden * e if plan.recomputes else kept_by_layer(plan)
-    return plan.row * (shape.layers * layer + 2 * shape.head_dim * e + shape.hidden * (4 + e))
+    return plan.row * (shape.layers * layer + 2 * shape.head_dim * e + shape.hidden * (_norm_element(plan) + e))
 
 
 def kept_by_layer(plan: Plan) -> float:
     """Bytes a token that one decoder layer keeps for its backward.
 
-    Two norms           2 (4 h + 4)        the float32 input and 1/rms; in float32 the input is the residual itself
-    Norms of the heads  4 (q + k)          where there are any: the float32 projections (plus 4 a head)
-    Rotated q, k; v; o  a (2 q + 2 k)      kept by the attention kernel, with 4 a head for the log-sum-exp
+    Two norms           2 (n h + 4)        the input and 1/rms; n: 4 on a GPU (a float32 copy), e on a CPU
+    Norms of the heads  n (q + k)          where there are any: the projections (plus 4 a head)
+    Attention           see `_kept_by_attention`
     MLP                 3 f e              gate, its activation, up (their product is kept by the layer that reads it)
     xIELU               f (3 e + 1)        instead, for Apertus: x, alpha x, expm1 and a mask (plain torch version)
     Inputs of adapters  e inputs           once for all that read the same; see `_kept_by_adapters`
     """
     shape, e = plan.shape, plan.element
-    a = 4 if plan.device == "cpu" else e
-    norms = 2 * (4 * shape.hidden + 4)
-    head_norms = 4 * (shape.queries + shape.keys + shape.heads + shape.kv_heads) if shape.head_norms else 0
-    attention = a * (2 * shape.queries + 2 * shape.keys) + 4 * shape.heads
+    n = _norm_element(plan)
+    norms = 2 * (n * shape.hidden + 4)
+    head_norms = n * (shape.queries + shape.keys) + 4 * (shape.heads + shape.kv_heads) if shape.head_norms else 0
     mlp = shape.ffn * (3 * e + 1) if shape.family == "apertus" else shape.ffn * 3 * e
-    return norms + head_norms + attention + mlp + _kept_by_adapters(plan)
+    return norms + head_norms + _kept_by_attention(plan) + mlp + _kept_by_adapters(plan)
+
+
+def _norm_element(plan: Plan) -> int:
+    return plan.element if plan.device == "cpu" else 4
+
+
+def _kept_by_attention(plan: Plan) -> float:
+    """Bytes a token of one layer: the kernel keeps rotated q and k, v, and o, e (2 q + 2 k), with 4 a head for the
+    log-sum-exp. `lora.short_attention` keeps no o but the weights, e a head for each token of the conversation, here
+    of the longest."""
+    shape, e = plan.shape, plan.element
+    if plan.device == "cpu" and plan.dtype == "bfloat16" and plan.longest_kept <= SHORT:
+        return e * (shape.queries + 2 * shape.keys + shape.heads * plan.longest_kept)
+    return e * (2 * shape.queries + 2 * shape.keys) + 4 * shape.heads
 
 
 def _kept_by_adapters(plan: Plan) -> float:

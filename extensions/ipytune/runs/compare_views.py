@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from html import escape
 
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from ipytune.chart import Axes
 from ipytune.endpoints.format import rate
 from ipytune.runs import words
 from ipytune.runs.compare import Compared, Comparison, Mark
-from ipytune.series import ticks
 
 _WIDTH, _HEIGHT = 680, 260
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 10, 34
 # Told apart by most colour-blind readers, and at least 3:1 against white and against near-black.
 _COLOURS = ("#1e88e5", "#e07b00", "#2e9e5b", "#d81b60", "#8e6ce0", "#00979d", "#a1770a", "#808080")
 _DASHES = ("", "7 3", "2 3")  # once the colours are used up
@@ -90,49 +89,26 @@ def losses_svg(comparison: Comparison) -> str:
     finite = [mark for mark in marks if math.isfinite(mark.loss)]
     if not finite:
         return ""
-    first, last = min(mark.at for mark in finite), max(mark.at for mark in finite)
-    last = last if last > first else first + 1
-    top = max(mark.loss for mark in finite) or 1.0
-
-    def x(at: float) -> float:
-        return _LEFT + (at - first) / (last - first) * (_WIDTH - _LEFT - _RIGHT)
-
-    def y(loss: float) -> float:
-        return _TOP + (1 - loss / top) * (_HEIGHT - _TOP - _BOTTOM)
-
-    grid = "".join(
-        f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}" stroke="currentColor" '
-        f'stroke-opacity=".15"/><text x="{_LEFT - 6}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:g}</text>'
-        for tick in ticks(0, top)
-    ) + "".join(
-        f'<text x="{x(tick):.1f}" y="{_HEIGHT - 16}" text-anchor="middle">{tick:,.10g}</text>'
-        for tick in ticks(first, last)
-    )
-    drawn = "".join(_run_svg(index, run, x, y) for index, run in enumerate(comparison.runs))
+    axes = Axes.around([mark.at for mark in finite], [mark.loss for mark in finite], _WIDTH, _HEIGHT)
+    drawn = "".join(_run_svg(index, run, axes) for index, run in enumerate(comparison.runs))
     said = "; ".join(f"{run.label}: {_from_to(run.curve.training)}" for run in comparison.runs)
-    return (
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" width="100%" style="max-width:{_WIDTH}px;font:11px system-ui;'
-        f'margin:6px 0" fill="currentColor" role="img" aria-label="Losses by {_AXES[comparison.by]}. '
-        f'{escape(said)}">{grid}{drawn}'
-        f'<text x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 2}" text-anchor="end" opacity=".7">{_AXES[comparison.by]}</text>'
-        "</svg>"
-    )
+    unit = _AXES[comparison.by]
+    return axes.svg(drawn, unit, f"Losses by {unit}. {said}")
 
 
-def _run_svg(index: int, run: Compared, x: Callable[[float], float], y: Callable[[float], float]) -> str:
-    def points(marks: Sequence[Mark]) -> list[tuple[float, float]]:
-        return [(x(mark.at), y(mark.loss)) for mark in marks if math.isfinite(mark.loss)]
+def _run_svg(index: int, run: Compared, axes: Axes) -> str:
+    def finite(marks: Sequence[Mark]) -> list[tuple[float, float]]:
+        return [(mark.at, mark.loss) for mark in marks if math.isfinite(mark.loss)]
 
-    line = " ".join(f"{across:.1f},{down:.1f}" for across, down in points(run.curve.training))
     dots = "".join(
-        f'<circle cx="{across:.1f}" cy="{down:.1f}" r="4" fill="{_colour(index)}" stroke="currentColor" '
+        f'<circle cx="{axes.x(at):.1f}" cy="{axes.y(loss):.1f}" r="4" fill="{_colour(index)}" stroke="currentColor" '
         'stroke-opacity=".5"/>'
-        for across, down in points(run.curve.held_out)
+        for at, loss in finite(run.curve.held_out)
     )
     return (
         f"<g><title>{escape(run.label)}</title>"
         f'<polyline fill="none" stroke="{_colour(index)}" stroke-width="2" stroke-dasharray="{_dash(index)}" '
-        f'points="{line}"/>{dots}</g>'
+        f'points="{axes.path(finite(run.curve.training))}"/>{dots}</g>'
     )
 
 

@@ -112,7 +112,7 @@ def summary(run_dir: Path | str) -> RunSummary:
         started=_time(first.get("time")) or _made(directory.config),
         seconds=_number(last.get("elapsed_seconds"), report.get("training_seconds")),
         adapter=_is_there(directory.adapter / "adapter_model.safetensors"),
-        size=sum(_size(path) for path in files_in(directory.path)),
+        size=size_of(directory.path),
     )
 
 
@@ -141,6 +141,11 @@ def files_in(folder: Path) -> Iterator[Path]:
             yield from files_in(Path(entry.path))
         else:
             yield Path(entry.path)
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    return _size(path) if path.is_file() else sum(_size(file) for file in files_in(path))
 
 
 def _holds_a_run(path: Path) -> bool:

@@ -20,10 +20,11 @@ import ipywidgets
 import traitlets
 from pydantic import ValidationError
 
+from ipytune.data.findings import DatasetError
 from ipytune.endpoints.serve import Server, serve
 from ipytune.finetune import form
 from ipytune.finetune.draft import Draft
-from ipytune.finetune.look import Columns, Look, columns, data_files, look, model_names
+from ipytune.finetune.look import Columns, Look, columns, data_files, first_words, look, model_names
 from ipytune.lora.config import ConfigError, RunConfig
 from ipytune.memory.advice import Fit
 from ipytune.memory.check import check
@@ -39,6 +40,19 @@ Result = TypeVar("Result")
 
 STEPS = ("data", "settings", "memory", "training", "adapter")
 TEXT_BYTES = 50_000_000  # larger data files are read when they are checked, not while their name is typed
+# What the panel says while it does what takes long; a method and its button say the same.
+_BUSY = {
+    "check": "Reading the data",
+    "estimate": "Estimating",
+    "probe": "Running one step to measure it",
+    "apply": "Estimating",
+    "start": "Checking the data",
+    "merge": "Merging the adapter, and comparing the answers",
+    "gguf": "Writing the GGUF file, and comparing the answers",
+    "card": "Writing the model card",
+    "try": "Loading the base and the adapter",
+    "stop_trying": "Ending the server",
+}
 _LOOKED_AT = {"train_file", "eval_file", "model", "data", "max_length", "row_tokens", "batch_size", "seed"}
 
 
@@ -98,10 +112,11 @@ class FineTunePanel(Panel):
         self._columns: Columns | None = None
         self._looked: tuple[RunConfig, Look] | None = None
         self._fit: tuple[RunConfig, Fit] | None = None
-        self._probe: tuple[RunConfig, Probe] | None = None
+        self._probe: Probe | None = None
         self._server: Server | None = None
         self._given = self._draft
-        self.offered = {"train_file": data_files(Path()), "eval_file": data_files(Path()), "model": model_names(Path())}
+        files = data_files(Path())
+        self.offered = {"train_file": files, "eval_file": files, "model": model_names(Path())}
         self._adopt_existing()
         self._read_columns()
         self._show()
@@ -138,15 +153,15 @@ class FineTunePanel(Panel):
 
     def check(self) -> Look:
         """Read the data, validate it, and show what will be learned of it. No model is loaded."""
-        return self._here("Reading the data", self._check)
+        return self._here("check", self._check)
 
     def estimate(self) -> Fit:
         """The memory that the run needs against what this session has."""
-        return self._here("Estimating", self._estimate)
+        return self._here("estimate", self._estimate)
 
     def probe(self) -> Probe:
         """Run one step in a process of its own and measure it."""
-        return self._here("Running one step to measure it", self._measure)
+        return self._here("probe", self._measure)
 
     def apply_change(self) -> None:
         """Take over the change of settings that makes the run fit. Raises ValueError when there is none."""
@@ -163,9 +178,9 @@ class FineTunePanel(Panel):
             self.training.start()
             return
         config = self.config
-        if not self._is_checked:
+        if self._current_look is None:
             self._check()
-        if not self._is_checked or self._looked is None or not self._looked[1].passed:
+        if self._current_look is None or not self._current_look.passed:
             self.at = "data"
             raise ValueError("The data cannot be used yet. See what was found, mend it, and start again.")
         training = TrainingPanel(config, self._path, self._launcher)
@@ -216,22 +231,22 @@ class FineTunePanel(Panel):
 
     def merge(self) -> Path:
         """Merge the adapter into its base, beside the run, and prove that it answers alike."""
-        return self._here("Merging the adapter, and comparing the answers", self._merge)
+        return self._here("merge", self._merge)
 
     def gguf(self) -> Path:
         """Write the merged model as a GGUF file, beside the run, and prove that it answers alike."""
-        return self._here("Writing the GGUF file, and comparing the answers", self._gguf)
+        return self._here("gguf", self._gguf)
 
     def card(self) -> None:
         """Write the model card beside the adapter."""
-        self._here("Writing the model card", self._card)
+        self._here("card", self._card)
 
     def try_out(self, question: str | None = None) -> ComparePanel:
         """Serve base and adapter from this session, and ask both the same, side by side; the panel below is returned.
 
         question: asked at once; None leaves the first held-out question in the field.
         """
-        sides = self._here("Loading the base and the adapter", self._serve)
+        sides = self._here("try", self._serve)
         if question is not None:
             with self.watched_here():
                 sides.ask(question)
@@ -250,27 +265,29 @@ class FineTunePanel(Panel):
         super().close()
 
     def actions(self) -> Mapping[str, Callable[[dict[str, Any]], None]]:
-        work = self._work
+        long: dict[str, Callable[[], Any]] = {
+            "check": self._check,
+            "probe": self._measure,
+            "apply": self.apply_change,
+            "start": self.start,
+            "merge": self._merge,
+            "gguf": self._gguf,
+            "card": self._card,
+            "try": self._serve,
+            "stop_trying": self.stop_trying,
+        }
         return {
             "goto": lambda message: self._goto(str(message.get("step"))),
             "set": lambda message: self._typed(str(message.get("name")), message.get("value")),
             "map": lambda message: self._map({str(message.get("name")): str(message.get("value") or "")}),
             "suggested": lambda _: self._map(dict(self._columns.guessed.columns) if self._columns else {}),
             "directory": lambda message: self._move(str(message.get("value") or "")),
-            "check": lambda _: work("Reading the data", self._check),
-            "probe": lambda _: work("Running one step to measure it", self._measure),
-            "apply": lambda _: work("Estimating", self.apply_change),
-            "start": lambda _: work("Checking the data", self.start),
             "new": lambda _: self.new_run(),
-            "merge": lambda _: work("Merging the adapter, and comparing the answers", self._merge),
-            "gguf": lambda _: work("Writing the GGUF file, and comparing the answers", self._gguf),
-            "card": lambda _: work("Writing the model card", self._card),
-            "try": lambda _: work("Loading the base and the adapter", self._serve),
-            "stop_trying": lambda _: work("Ending the server", self.stop_trying),
+            **{name: self._worker(name, do) for name, do in long.items()},
         }
 
     def static_html(self) -> str:
-        measured = self._probe[1].peak if self._probe is not None else None
+        measured = self._probe.peak if self._probe is not None else None
         parts = views.static_parts(
             self._looked[1] if self._looked is not None else None,
             self._fit[1] if self._fit is not None else None,
@@ -297,35 +314,38 @@ class FineTunePanel(Panel):
         return run is not None and not run.status().phase.final
 
     @property
-    def _is_checked(self) -> bool:
-        """Whether the data was looked at with these settings."""
-        try:
-            now = self._draft.config.model_dump(include=_LOOKED_AT)
-        except ValidationError:
-            return False
-        return self._looked is not None and self._looked[0].model_dump(include=_LOOKED_AT) == now
+    def _current_look(self) -> Look | None:
+        """What was found in the data, if it was looked at with the settings as they are."""
+        if self._looked is None or self._draft.errors:
+            return None
+        now = self._draft.config.model_dump(include=_LOOKED_AT)
+        return self._looked[1] if self._looked[0].model_dump(include=_LOOKED_AT) == now else None
 
     @property
     def _state_words(self) -> str:
         run = self._run
         return self.training.phase_text if self.training is not None and run is not None else "not started"
 
-    def _here(self, words: str, function: Callable[[], Result]) -> Result:
-        """Do it in the cell that runs, which keeps what the panel shows at its end."""
+    def _here(self, name: str, function: Callable[[], Result]) -> Result:
+        """Do it in the cell that runs, which keeps what the panel shows at its end. name: in _BUSY."""
         with self.watched_here():
-            self.publish(busy=words, problem={})
+            self.publish(busy=_BUSY[name], problem={})
             try:
                 return function()
             finally:
                 self.busy = ""
 
-    def _work(self, words: str, function: Callable[[], Any]) -> None:
-        """Do what takes long in a thread: a button's message must not hold up the next one."""
+    def _work(self, name: str, function: Callable[[], Any]) -> None:
+        """Do what takes long in a thread: a button's message must not hold up the next one. name: in _BUSY."""
         with self._lock:
             if self.busy:
                 raise ValueError(f"One thing after the other: {self.busy[0].lower()}{self.busy[1:]}, wait for it.")
-            self.publish(busy=words, problem={})
+            self.publish(busy=_BUSY[name], problem={})
         threading.Thread(target=self._worked, args=(function,), name="ipytune-work", daemon=True).start()
+
+    def _worker(self, name: str, function: Callable[[], Any]) -> Callable[[dict[str, Any]], None]:
+        """What a button calls."""
+        return lambda message: self._work(name, function)
 
     def _worked(self, function: Callable[[], Any]) -> None:
         try:
@@ -340,7 +360,7 @@ class FineTunePanel(Panel):
             raise ValueError(f"{step!r} is no step. There are: {', '.join(STEPS)}.")
         self.at = step
         if step == "memory" and not self.busy and not self._draft.errors:
-            self._work("Estimating", self._estimate)
+            self._work("estimate", self._estimate)
 
     def _typed(self, name: str, given: Any) -> None:
         self.set(name, form.as_typed(name, given))
@@ -348,10 +368,7 @@ class FineTunePanel(Panel):
     def _map(self, names: Mapping[str, str]) -> None:
         """Set which of the file's columns ours are; an empty name: as it is called."""
         mapped = {**(self._draft.value("data.columns") or {}), **names}
-        if self.locked:
-            raise ValueError("These are the settings of the run. For others begin a new run.")
-        self._draft = self._draft.changed("data.columns", {k: v for k, v in mapped.items() if v and v != k})
-        self._show()
+        self.set("data.columns", {ours: theirs for ours, theirs in mapped.items() if theirs and theirs != ours})
 
     def _move(self, directory: str) -> None:
         if not directory.strip():
@@ -407,7 +424,7 @@ class FineTunePanel(Panel):
     def _estimate(self) -> Fit:
         config = self.config
         longest, learned = None, 1.0
-        if self._is_checked and self._looked is not None and (report := self._looked[1].report) and report.tokens:
+        if (found := self._current_look) is not None and (report := found.report) and report.tokens:
             longest, learned = min(report.longest, config.max_length), report.learned_tokens / report.tokens
         fit = check(config, longest, learned)
         with self._lock:
@@ -420,7 +437,7 @@ class FineTunePanel(Panel):
         self._estimate()
         measured = probe(config)
         with self._lock:
-            self._probe = (config, measured)
+            self._probe = measured
         self._show()
         return measured
 
@@ -455,9 +472,13 @@ class FineTunePanel(Panel):
         return sides
 
     def _first_words(self, run: Run) -> tuple[str, str]:
-        if self._looked is None:
-            self._looked = (run.config, look(run.config))
-        return self._looked[1].system, self._looked[1].question
+        """To ask base and tuned model at first; empty when the data is no longer there."""
+        if self._looked is not None:
+            return self._looked[1].system, self._looked[1].question
+        try:
+            return first_words(run.config)
+        except (DatasetError, ConfigError, OSError):
+            return "", ""
 
     @property
     def _finished(self) -> Run:
@@ -475,17 +496,16 @@ class FineTunePanel(Panel):
             "settings_fields": form.shown(form.SETTINGS, draft),
             "more_fields": form.shown(form.MORE, draft),
             "columns": views.columns(self._columns, draft),
-            "found": views.found(self._looked[1], self._is_checked) if self._looked is not None else {},
+            "found": views.found(self._looked[1], self._current_look is not None) if self._looked is not None else {},
             "memory": {},
             "result": views.result(run, adapter) if run is not None and adapter is not None else {},
         }
         if self._fit is not None:
-            measured = self._probe[1] if self._probe is not None else None
             current = not draft.errors and draft.config == self._fit[0]
-            shown["memory"] = views.memory(self._fit[1], measured, current)
+            shown["memory"] = views.memory(self._fit[1], self._probe, current)
         shown["steps"] = views.steps(
             draft.errors,
-            self._looked[1] if self._looked is not None and self._is_checked else None,
+            self._current_look,
             self._fit[1] if self._fit is not None else None,
             run.status().phase if run is not None else None,
             adapter is not None,

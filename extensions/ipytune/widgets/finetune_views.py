@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from ipytune.data.findings import Finding
+from ipytune.data.findings import SHOWN, Finding
 from ipytune.data.report import Report
 from ipytune.finetune import form
 from ipytune.finetune.draft import Draft
@@ -18,6 +18,7 @@ from ipytune.memory.advice import Fit, Verdict, size
 from ipytune.memory.bar import COLOURS, bar_html
 from ipytune.memory.probe import Probe
 from ipytune.runs import Phase, Run, words
+from ipytune.runs.library import size_of
 from ipytune.widgets import picture
 from ipytune.widgets.follow import memory as memory_words
 
@@ -28,7 +29,6 @@ TITLES = {
     "training": "Training",
     "adapter": "Adapter",
 }
-FINDINGS = 20  # shown; the rest is counted
 
 
 # --- for the browser -------------------------------------------------------------------------------------------------
@@ -80,8 +80,8 @@ def found(look: Look, current: bool) -> dict[str, Any]:
         "current": current,
         "passed": look.passed,
         "counts": [list(pair) for pair in counts(look.report)] if look.report is not None else [],
-        "findings": [_finding(item) for item in _in_order(look.findings)[:FINDINGS]],
-        "more": max(0, len(look.findings) - FINDINGS),
+        "findings": [_finding(item) for item in _in_order(look.findings)[:SHOWN]],
+        "more": max(0, len(look.findings) - SHOWN),
         "preview": look.first_batch.plain() if look.first_batch is not None else [],
     }
 
@@ -102,7 +102,7 @@ def counts(report: Report) -> list[tuple[str, str]]:
 def memory(fit: Fit, measured: Probe | None, current: bool) -> dict[str, Any]:
     """Shares are of the longer of what is needed and what is free."""
     need = fit.device_need
-    used = sum(part.bytes for part in fit.estimate.parts)
+    used = fit.estimate.total
     whole = max(used, need.limit.free, measured.peak if measured is not None else 0, 1)
     return {
         "current": current,
@@ -140,7 +140,7 @@ def result(run: Run, adapter: Path) -> dict[str, Any]:
         ("Merged model", merged_path(run.path)),
         ("GGUF", gguf_path(run.path)),
     )
-    files = [[name, _from_here(path), words.size(_bytes(path))] for name, path in candidates if path.exists()]
+    files = [[name, _from_here(path), words.size(size_of(path))] for name, path in candidates if path.exists()]
     return {"facts": [list(pair) for pair in facts], "files": files, "made": [name for name, _, _ in files]}
 
 
@@ -169,12 +169,6 @@ def _from_here(path: Path) -> str:
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
-def _bytes(path: Path) -> int:
-    if path.is_file():
-        return path.stat().st_size
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-
-
 # --- for the saved notebook ------------------------------------------------------------------------------------------
 
 
@@ -185,7 +179,7 @@ def static_parts(
     parts = []
     if look is not None:
         shown = picture.facts_table(counts(look.report)) if look.report is not None else ""
-        lines = "".join(f"<li>{escape(str(item))}</li>" for item in _in_order(look.findings)[:FINDINGS])
+        lines = "".join(f"<li>{escape(str(item))}</li>" for item in _in_order(look.findings)[:SHOWN])
         batch = look.first_batch.html() if look.first_batch is not None else ""
         folded = f"<details><summary>The first batch, as it is learned</summary>{batch}</details>" if batch else ""
         parts.append(_section("Data", f"{shown}{f'<ul>{lines}</ul>' if lines else ''}{folded}"))

@@ -10,13 +10,12 @@ import math
 from collections.abc import Iterable, Sequence
 from html import escape
 
+from ipytune.chart import Axes
 from ipytune.compare.differences import Part
 from ipytune.compare.page import marked
 from ipytune.compare.plain import visible
-from ipytune.series import Point, ticks
+from ipytune.series import Point
 
-_WIDTH, _HEIGHT = 640, 200
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 10, 30
 _FRAME = (
     "border:1px solid rgba(128,128,128,.35);border-radius:6px;padding:12px 16px;max-width:720px;"
     "font:13px/1.45 system-ui,sans-serif"
@@ -66,39 +65,19 @@ def loss_svg(points: Sequence[Point], evals: Sequence[tuple[int, float]] = ()) -
     drawn = [point for point in points if math.isfinite(point.loss)]
     if not drawn:
         return ""
-    first, last = drawn[0].step, max(drawn[-1].step, drawn[0].step + 1)
-    top = max([point.loss for point in drawn] + [loss for _, loss in evals]) or 1.0
-
-    def x(step: int) -> float:
-        return _LEFT + (step - first) / (last - first) * (_WIDTH - _LEFT - _RIGHT)
-
-    def y(loss: float) -> float:
-        return _TOP + (1 - loss / top) * (_HEIGHT - _TOP - _BOTTOM)
-
-    grid = "".join(
-        f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}" stroke="currentColor" '
-        f'stroke-opacity=".15"/><text x="{_LEFT - 6}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:g}</text>'
-        for tick in ticks(0, top)
-    )
-    marks = "".join(
-        f'<text x="{x(round(tick)):.1f}" y="{_HEIGHT - 12}" text-anchor="middle">{tick:g}</text>'
-        for tick in ticks(first, last)
-    )
+    held_out = [(step, loss) for step, loss in evals if math.isfinite(loss)]
+    axes = Axes.around([p.step for p in drawn], [*(p.loss for p in drawn), *(loss for _, loss in held_out)])
     dots = "".join(
-        f'<circle cx="{x(step):.1f}" cy="{y(loss):.1f}" r="4" fill="#e07b00"/>'
-        for step, loss in evals
-        if math.isfinite(loss)
+        f'<circle cx="{axes.x(step):.1f}" cy="{axes.y(loss):.1f}" r="4" fill="#e07b00"/>' for step, loss in held_out
     )
-    return (
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" width="100%" style="max-width:{_WIDTH}px;font:11px system-ui" '
-        f'fill="currentColor" role="img" aria-label="Training loss by step, from {drawn[0].smooth:.3g} to '
-        f'{drawn[-1].smooth:.3g}">{grid}{marks}'
-        f'<polyline fill="none" stroke="#1976d2" stroke-opacity=".35" points="'
-        f'{" ".join(f"{x(p.step):.1f},{y(p.loss):.1f}" for p in drawn)}"/>'
-        f'<polyline fill="none" stroke="#1976d2" stroke-width="2" points="'
-        f'{" ".join(f"{x(p.step):.1f},{y(p.smooth):.1f}" for p in drawn)}"/>{dots}'
-        f'<text x="{_WIDTH - _RIGHT}" y="{_HEIGHT}" text-anchor="end" opacity=".7">step</text></svg>'
+    lines = (
+        f'<polyline fill="none" stroke="#1976d2" stroke-opacity=".35" '
+        f'points="{axes.path((p.step, p.loss) for p in drawn)}"/>'
+        f'<polyline fill="none" stroke="#1976d2" stroke-width="2" '
+        f'points="{axes.path((p.step, p.smooth) for p in drawn)}"/>'
     )
+    said = f"Training loss by step, from {drawn[0].smooth:.3g} to {drawn[-1].smooth:.3g}"
+    return axes.svg(lines + dots, "step", said)
 
 
 def samples(said: Sequence[tuple[str, str]]) -> str:

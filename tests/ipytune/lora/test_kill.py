@@ -14,7 +14,7 @@ import pytest
 from safetensors.torch import load_file
 
 from ipytune.lora import checkpoint
-from ipytune.lora.config import LoraSettings, RunConfig, sha256_of
+from ipytune.lora.config import RunConfig, sha256_of
 from ipytune.lora.loop import write_adapter
 from ipytune.runs.directory import RunDirectory, curve
 from ipytune.runs.status import Status
@@ -35,18 +35,7 @@ def trainers() -> Iterator[Trainers]:
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     folder = tmp_path_factory.mktemp("task")
-    return RunConfig(
-        model=str(tiny.save(folder / "model")),
-        train_file=tiny.write_conversations(folder / "train.jsonl", 10),
-        eval_file=tiny.write_conversations(folder / "eval.jsonl", 4, first=100),
-        lora=LoraSettings(rank=4, dropout=0.2),  # dropout: so that the random numbers matter
-        learning_rate=1e-2,
-        batch_size=3,
-        max_steps=9,
-        checkpoint_every=2,
-        threads=1,
-        dtype="float32",
-    )
+    return tiny.task(folder, tiny.save(folder / "model"), max_steps=9, checkpoint_every=2)
 
 
 @pytest.fixture(scope="module")

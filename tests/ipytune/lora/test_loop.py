@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from ipytune.data.findings import DatasetError
 from ipytune.data.validate import load
 from ipytune.lora import checkpoint
-from ipytune.lora.config import LoraSettings, RunConfig
+from ipytune.lora.config import RunConfig
 from ipytune.lora.loop import train
 from ipytune.runs.directory import CHECKPOINT_NOW, RunDirectory, curve
 from ipytune.runs.recorder import Recorder
@@ -28,18 +28,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def config(base: Path, tmp_path: Path) -> RunConfig:
-    return RunConfig(
-        model=str(base),
-        train_file=tiny.write_conversations(tmp_path / "train.jsonl", 10),
-        eval_file=tiny.write_conversations(tmp_path / "eval.jsonl", 4, first=100),
-        lora=LoraSettings(rank=4, dropout=0.2),  # dropout: so that the random numbers matter
-        learning_rate=1e-2,
-        batch_size=3,
-        max_steps=8,
-        checkpoint_every=3,
-        threads=1,
-        dtype="float32",
-    )
+    return tiny.task(tmp_path, base, max_steps=8, checkpoint_every=3)
 
 
 def go(config: RunConfig, path: Path, wants_end: Callable[[], str | None] = lambda: None) -> RunDirectory:

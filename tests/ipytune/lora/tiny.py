@@ -9,6 +9,8 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from ipytune.lora.config import LoraSettings, RunConfig
+
 TEMPLATE = (
     "{% for message in messages %}<start> {{ message['role'] }} {{ message['content'] }} <end> "
     "{% endfor %}{% if add_generation_prompt %}<start> assistant {% endif %}"
@@ -54,3 +56,19 @@ def write_conversations(path: Path, count: int, first: int = 0) -> Path:
         lines.append(json.dumps({"messages": messages}))
     path.write_text("\n".join(lines) + "\n")
     return path
+
+
+def task(folder: Path, base: Path, max_steps: int, checkpoint_every: int) -> RunConfig:
+    """A run on conversations written to the folder, in which the random numbers matter, for dropout."""
+    return RunConfig(
+        model=str(base),
+        train_file=write_conversations(folder / "train.jsonl", 10),
+        eval_file=write_conversations(folder / "eval.jsonl", 4, first=100),
+        lora=LoraSettings(rank=4, dropout=0.2),
+        learning_rate=1e-2,
+        batch_size=3,
+        max_steps=max_steps,
+        checkpoint_every=checkpoint_every,
+        threads=1,
+        dtype="float32",
+    )

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from ipytune.data.pack import Row
-from ipytune.lora import attention, loss
+from ipytune.lora import attention, loss, short_attention
 from ipytune.lora.config import LoraSettings, RunConfig
 from ipytune.lora.model import with_adapter
 from ipytune.memory import estimate as module
@@ -40,7 +40,8 @@ SMOLLM2 = {
     "num_key_value_heads": 3,
     "tie_word_embeddings": True,
 }
-ROW = Row(ids=tuple(range(1, 49)), learned=(True,) * 48, lengths=(30, 18))
+ROW = Row(ids=tuple(range(1, 49)), learned=(True,) * 48, lengths=(24, 24))
+LONG = Row(ids=tuple(i % 60 for i in range(600)), learned=(True,) * 600, lengths=(600,))
 
 
 def run_config(**fields: Any) -> RunConfig:
@@ -52,7 +53,7 @@ class Kept:
     tensor: torch.Tensor
 
 
-def bytes_kept(config: RunConfig, family: str, layers: int, dtype: torch.dtype) -> int:
+def bytes_kept(config: RunConfig, family: str, layers: int, dtype: torch.dtype, row: Row) -> int:
     """Bytes that one forward of our loop keeps for its backward, parameters apart, each storage once."""
     torch.manual_seed(0)
     model = AutoConfig.for_model(family, num_hidden_layers=layers, **WIDTHS)
@@ -67,38 +68,43 @@ def bytes_kept(config: RunConfig, family: str, layers: int, dtype: torch.dtype) 
         return kept
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda kept: kept.tensor):
-        end = trainable.loss(ROW)
+        end = trainable.loss(row)
     storages = {kept.tensor.untyped_storage().data_ptr(): kept.tensor.untyped_storage() for kept in alive}
     assert end.requires_grad
     return sum(storage.nbytes() for pointer, storage in storages.items() if pointer not in own)
 
 
 @pytest.mark.parametrize(
-    ("family", "dtype", "fields"),
+    ("family", "dtype", "fields", "row"),
     [
-        ("llama", "float32", {}),
-        ("llama", "bfloat16", {}),
-        ("qwen3", "float32", {}),
-        ("qwen3", "bfloat16", {}),
-        ("apertus", "bfloat16", {}),
-        ("qwen3", "bfloat16", {"lora": LoraSettings(rank=4, targets=("q_proj", "down_proj"))}),
-        ("llama", "bfloat16", {"lora": LoraSettings(dropout=0.1)}),
-        ("llama", "float32", {"lora": LoraSettings(dropout=0.1)}),
-        ("llama", "bfloat16", {"lora": LoraSettings(dora=True)}),
-        ("qwen3", "bfloat16", {"gradient_checkpointing": "always"}),
+        ("llama", "float32", {}, ROW),
+        ("llama", "bfloat16", {}, ROW),
+        ("qwen3", "float32", {}, ROW),
+        ("qwen3", "bfloat16", {}, ROW),
+        ("apertus", "bfloat16", {}, ROW),
+        ("qwen3", "bfloat16", {"lora": LoraSettings(rank=4, targets=("q_proj", "down_proj"))}, ROW),
+        ("llama", "bfloat16", {"lora": LoraSettings(dropout=0.1)}, ROW),
+        ("llama", "float32", {"lora": LoraSettings(dropout=0.1)}, ROW),
+        ("llama", "bfloat16", {"lora": LoraSettings(dora=True)}, ROW),
+        ("qwen3", "bfloat16", {"gradient_checkpointing": "always"}, ROW),
+        ("llama", "float32", {}, LONG),
+        ("llama", "bfloat16", {}, LONG),
     ],
 )
-def test_a_layer_keeps_what_is_estimated(family: str, dtype: Any, fields: dict[str, Any]) -> None:
+def test_a_layer_keeps_what_is_estimated(family: str, dtype: Any, fields: dict[str, Any], row: Row) -> None:
     config = run_config(**fields)
-    plan = Plan(config, shape_of({"model_type": family, "num_hidden_layers": 1, **WIDTHS}), "cpu", dtype, 48)
+    plan = Plan(
+        config, shape_of({"model_type": family, "num_hidden_layers": 1, **WIDTHS}), "cpu", dtype, max(row.lengths)
+    )
     torch_dtype = getattr(torch, dtype)
-    measured = (bytes_kept(config, family, 4, torch_dtype) - bytes_kept(config, family, 2, torch_dtype)) / 2
-    expected = len(ROW.ids) * (plan.shape.hidden * plan.element if plan.recomputes else kept_by_layer(plan))
+    measured = (bytes_kept(config, family, 4, torch_dtype, row) - bytes_kept(config, family, 2, torch_dtype, row)) / 2
+    expected = len(row.ids) * (plan.shape.hidden * plan.element if plan.recomputes else kept_by_layer(plan))
     assert expected == pytest.approx(measured, rel=0.03)
 
 
 def test_constants_are_those_of_the_loss() -> None:
     assert module.LOGITS_PER_CHUNK == loss.LOGITS_PER_CHUNK
+    assert module.SHORT == short_attention.LONGEST
 
 
 def test_parts_of_a_known_model() -> None:

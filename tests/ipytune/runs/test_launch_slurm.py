@@ -16,7 +16,7 @@ from ipytune.lora.config import LoraSettings, RunConfig
 from ipytune.runs import Phase, Run, Status
 from ipytune.runs.directory import RunDirectory
 from ipytune.runs.export import export
-from ipytune.runs.launch import LaunchError, Sbatch, SlurmSettings, slurm, slurm_script
+from ipytune.runs.launch import LaunchError, Sbatch, SlurmSettings, scheduled, slurm, slurm_script
 from ipytune.runs.launch.base import InSlurm, read_launched, write_launched
 from tests.clusters.slurm import SlurmCluster
 
@@ -183,7 +183,7 @@ def test_the_last_word_of_a_job_that_ended_well_may_come_late(
     write_launched(directory, InSlurm(job="12", cluster="alps"))
     run = Run.open(directory.path)
     assert run.status().phase is Phase.IDLE
-    monkeypatch.setattr(slurm, "SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(scheduled, "SETTLE_SECONDS", 0.0)
     assert "ended without a last word" in (run.status().error or "")
 
 
@@ -273,7 +273,7 @@ def test_two_nodes_meet_in_torchrun_and_the_walltime_asks_to_stop(
 def test_a_cancelled_job_is_an_error_with_its_reason(
     cluster: SlurmCluster, config: RunConfig, stub: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slurm, "ASK_SECONDS", 0.5)
+    monkeypatch.setattr(scheduled, "ASK_SECONDS", 0.5)
     run = Run.start(config, tmp_path / "run", launcher=Sbatch(SlurmSettings(), python=stub))
     until(lambda: run.status().phase is Phase.TRAINING)
     job = read_launched(RunDirectory(run.path))

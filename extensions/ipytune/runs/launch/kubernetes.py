@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import time
 from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Any
@@ -21,18 +20,15 @@ from ipytune.runs.launch.base import (
     Handle,
     InKubernetes,
     LaunchError,
-    SignsOfLife,
-    ask_to_stop,
     launch_folder,
     write_launched,
 )
 from ipytune.runs.launch.kubernetes_answers import SILENT, JobState, read
 from ipytune.runs.launch.kubernetes_api import JobApi, Unreachable, connect
 from ipytune.runs.launch.manifest import job_name, manifest
+from ipytune.runs.launch.scheduled import JobHandle
 from ipytune.runs.launch.settings import NOTICE_SECONDS, KubernetesSettings
 
-ASK_SECONDS = 15.0
-SETTLE_SECONDS = 30.0  # for the last word of a Job that ended well to arrive over a shared file system
 _LOG_LINES = 10
 
 
@@ -61,25 +57,14 @@ class KubernetesJob:
         return KubernetesHandle(directory, launched, self._api)
 
 
-class KubernetesHandle:
+class KubernetesHandle(JobHandle[JobState]):
+    ending_seconds = NOTICE_SECONDS + 30
+    not_gone = "was deleted, and is not gone yet. Look with kubectl get pods."
+
     def __init__(self, directory: RunDirectory, launched: InKubernetes, api: Callable[[], JobApi] = connect) -> None:
-        self._directory = directory
+        super().__init__(directory, SILENT)
         self._launched = launched
         self._api = api
-        self._signs = SignsOfLife(directory, ASK_SECONDS)
-        self._last = SILENT
-        self._asked_at = float("-inf")
-        self._ended_at: float | None = None
-
-    def alive(self) -> bool:
-        if self._last.alive and self._signs.question_due():
-            self._ask()
-        if self._last.alive:
-            return True
-        return self._last.clean and time.monotonic() - (self._ended_at or 0.0) < SETTLE_SECONDS
-
-    def silent(self) -> bool:
-        return self.alive() and self._last is SILENT
 
     def ending(self) -> str:
         told = "" if self._directory.log_tail(1) else self._pod_log()
@@ -88,18 +73,7 @@ class KubernetesHandle:
     def withdraw(self) -> None:
         self._ask()
         if self._last.waiting:
-            self._delete()
-
-    def stop(self, grace: float) -> None:
-        self.withdraw()
-        if ask_to_stop(self._directory, self._gone, grace):
-            return
-        self._delete()
-        deadline = time.monotonic() + NOTICE_SECONDS + 30
-        while not self._gone():
-            if time.monotonic() > deadline:
-                raise LaunchError(f"{self._name} was deleted, and is not gone yet. Look with kubectl get pods.")
-            time.sleep(1.0)
+            self._end()
 
     def describe(self) -> str:
         return self._name + (f" ({self._last.words})" if self.alive() else "")
@@ -107,17 +81,6 @@ class KubernetesHandle:
     @property
     def _name(self) -> str:
         return f"Kubernetes Job {self._launched.namespace}/{self._launched.job}"
-
-    def _gone(self) -> bool:
-        """Whether it has ended, for one who waits for that: asked every two seconds."""
-        if self._last.alive and time.monotonic() - self._asked_at > 2.0:
-            self._ask()
-        return not self._last.alive or self._directory.read_status().phase.final
-
-    def _ask(self) -> None:
-        self._last, self._asked_at = self._asked(), time.monotonic()
-        if not self._last.alive and self._ended_at is None:
-            self._ended_at = time.monotonic()
 
     def _asked(self) -> JobState:
         try:
@@ -127,7 +90,7 @@ class KubernetesHandle:
         except (LaunchError, Unreachable):
             return SILENT
 
-    def _delete(self) -> None:
+    def _end(self) -> None:
         try:
             self._api().delete(self._launched.job, self._launched.namespace)
         except Unreachable as error:

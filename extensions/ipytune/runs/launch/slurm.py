@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -21,19 +20,15 @@ from ipytune.runs.launch.base import (
     Handle,
     InSlurm,
     LaunchError,
-    SignsOfLife,
-    ask_to_stop,
     launch_folder,
     write_launched,
 )
 from ipytune.runs.launch.environment import for_a_job
+from ipytune.runs.launch.scheduled import JobHandle
 from ipytune.runs.launch.settings import SlurmSettings
 from ipytune.runs.launch.slurm_answers import SILENT, JobState
 
-ASK_SECONDS = 15.0  # of silence, before a question and between two; the controller serves all users
-SETTLE_SECONDS = 30.0  # for the last word of a job that ended well to arrive over a shared file system
 COMMAND_SECONDS = 20.0
-_ENDING_SECONDS = 60.0  # for Slurm to end a cancelled job: its KillWait is 30 s by default
 
 
 class Sbatch:
@@ -65,25 +60,14 @@ class Sbatch:
         return SlurmHandle(directory, launched)
 
 
-class SlurmHandle:
+class SlurmHandle(JobHandle[JobState]):
+    ending_seconds = 60.0  # Slurm's KillWait is 30 s by default
+    not_gone = "was cancelled, and is not gone yet. Look with squeue."
+
     def __init__(self, directory: RunDirectory, launched: InSlurm) -> None:
-        self._directory = directory
+        super().__init__(directory, JobState(SILENT))
         self._job = launched.job
         self._cluster = launched.cluster
-        self._signs = SignsOfLife(directory, ASK_SECONDS)
-        self._last = JobState(SILENT)
-        self._asked_at = float("-inf")
-        self._ended_at: float | None = None
-
-    def alive(self) -> bool:
-        if self._last.alive and self._signs.question_due():
-            self._ask()
-        if self._last.alive:
-            return True
-        return self._last.clean and time.monotonic() - (self._ended_at or 0.0) < SETTLE_SECONDS
-
-    def silent(self) -> bool:
-        return self.alive() and self._last.state == SILENT
 
     def ending(self) -> str:
         return self._last.ending()
@@ -91,33 +75,18 @@ class SlurmHandle:
     def withdraw(self) -> None:
         run(["scancel", "--state=PENDING", self._job])  # Slurm decides and cancels in one go: no race with its start
 
-    def stop(self, grace: float) -> None:
-        self.withdraw()
-        if ask_to_stop(self._directory, self._gone, grace):
-            return
-        code, output, error = run(["scancel", self._job])
-        if code != 0 and not self._gone():
-            raise LaunchError(f"Slurm job {self._job} could not be cancelled: {_told(output, error)}. Try again later.")
-        deadline = time.monotonic() + _ENDING_SECONDS
-        while not self._gone():
-            if time.monotonic() > deadline:
-                raise LaunchError(f"Slurm job {self._job} was cancelled, and is not gone yet. Look with squeue.")
-            time.sleep(1.0)
-
     def describe(self) -> str:
         where = f" on {self._cluster}" if self._cluster else ""
-        return f"Slurm job {self._job}{where}" + (f" ({self._last.words()})" if self.alive() else "")
+        return f"{self._name}{where}" + (f" ({self._last.words()})" if self.alive() else "")
 
-    def _gone(self) -> bool:
-        """Whether it has ended, for one who waits for that: asked every two seconds."""
-        if self._last.alive and time.monotonic() - self._asked_at > 2.0:
-            self._ask()
-        return not self._last.alive or self._directory.read_status().phase.final
+    @property
+    def _name(self) -> str:
+        return f"Slurm job {self._job}"
 
-    def _ask(self) -> None:
-        self._last, self._asked_at = self._asked(), time.monotonic()
-        if not self._last.alive and self._ended_at is None:
-            self._ended_at = time.monotonic()
+    def _end(self) -> None:
+        code, output, error = run(["scancel", self._job])
+        if code != 0 and not self._gone():
+            raise LaunchError(f"{self._name} could not be cancelled: {_told(output, error)}. Try again later.")
 
     def _asked(self) -> JobState:
         if self._cluster is not None and local_cluster() not in (None, self._cluster):

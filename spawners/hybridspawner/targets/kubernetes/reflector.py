@@ -24,7 +24,7 @@ from kubespawner import KubeSpawner
 from kubespawner.reflector import ResourceReflector
 from kubespawner.spawner import EventReflector, PodReflector
 
-from ...within import within
+from ...within import happened
 
 _LIST_SECONDS = 10
 _RELIST_SECONDS = 300.0  # a list of everything now and then, in case an event was lost; kubespawner lists every 10 s
@@ -65,16 +65,12 @@ class _Steady(ResourceReflector):
 
     async def change(self, key: str, seconds: float) -> None:
         """Wait for the next event about `key` (namespace/name of a pod), or for `seconds`."""
-        happened = self._waiting.setdefault(key, asyncio.Event())
-        try:
-            await within(happened.wait(), seconds)
-        except asyncio.TimeoutError:
-            pass
+        await happened(self._waiting.setdefault(key, asyncio.Event()), seconds)
 
     def wake(self, key: str) -> None:
-        happened = self._waiting.pop(key, None)
-        if happened is not None:
-            happened.set()
+        event = self._waiting.pop(key, None)
+        if event is not None:
+            event.set()
 
     def about(self, resource: dict[str, Any]) -> str:
         """The pod that an event is about, as namespace/name."""

@@ -26,7 +26,7 @@ from ...diagnose.log import hub_unreachable, without_secrets
 from ...duration import spoken_duration
 from ...events import EventLog
 from ...session import Job, State
-from ...within import within
+from ...within import happened
 from .client import SlurmClient, SlurmError, SlurmUnavailable, SlurmUnreachable, Submission, SubmitRefused
 from .script import TEMPLATE, render
 from .watcher import News, SlurmWatcher
@@ -200,11 +200,7 @@ class SlurmSessionSpawner(SlurmSpawner):
                     raise failure
                 if time.monotonic() > deadline:
                     raise diagnose.no_callback(self.callback_url, self.callback_timeout, await self.log_tail())
-                try:
-                    # `ended` looks at what the watcher has; it costs nothing
-                    await within(self._called_back.wait(), 1)
-                except asyncio.TimeoutError:
-                    pass
+                await happened(self._called_back, 1)  # `ended` looks at what the watcher has; it costs nothing
         finally:
             reading_log.cancel()
 

@@ -14,7 +14,7 @@ import re
 import time
 from dataclasses import dataclass
 
-from ...within import within
+from ...within import happened
 from .client import JobReading, SlurmClient, SlurmError
 
 log = logging.getLogger(__name__)
@@ -80,10 +80,7 @@ class SlurmWatcher:
 
     async def next_round(self, timeout: float) -> None:
         """Return after the next query, answered or not, or after `timeout` seconds."""
-        try:
-            await within(self._round.wait(), timeout)
-        except asyncio.TimeoutError:
-            pass
+        await happened(self._round, timeout)
 
     async def _run(self) -> None:
         failures = 0
@@ -112,10 +109,7 @@ class SlurmWatcher:
             return
         gap = self._quick / 2
         await asyncio.sleep(gap)
-        try:
-            await within(self._nudge.wait(), self._interval() - gap)
-        except asyncio.TimeoutError:
-            pass
+        await happened(self._nudge, self._interval() - gap)
 
     def _interval(self) -> float:
         """Quick while a job begins or was just asked about, slow once all run, in between while some only wait."""
