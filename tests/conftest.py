@@ -33,7 +33,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
-PARTS = r"(slurm|kubernetes|browser|images|firecrest)\b"  # whose absence `requirement.unavailable` judges
+PARTS = r"(slurm|kubernetes|browser|images|firecrest|vllm)\b"  # whose absence `requirement.unavailable` judges
 
 
 def _skipped(reporter: pytest.TerminalReporter) -> list[str]:

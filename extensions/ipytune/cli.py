@@ -1,12 +1,10 @@
-"""`ipytune`: train and evaluate from a terminal or a job script; `serve` and `chat` come from the endpoints.
+"""`ipytune`: train from a terminal or a job script; every other command comes from the part that it belongs to.
 
 Nothing here imports torch at the top: `ipytune --help` answers at once.
 """
 
 from __future__ import annotations
 
-import difflib
-import json
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -19,26 +17,20 @@ from ipytune import cli_launch, cli_runs
 from ipytune.cli_adapter import app as adapter_app
 from ipytune.cli_data import check
 from ipytune.cli_memory import memory
-from ipytune.data.findings import DatasetError
-from ipytune.data.validate import load
+from ipytune.compare.commands import app as compare_app
+from ipytune.endpoints import serve_command
 from ipytune.endpoints.commands import app as endpoints_app
-from ipytune.evaluate.exact import MESSAGES, Answer, exact_match
+from ipytune.evaluate.commands import app as evaluate_app
+from ipytune.load.commands import app as load_app
 from ipytune.lora.config import ConfigError, RunConfig
-from ipytune.models import SMOLLM2, ModelNotFound
+from ipytune.mock.commands import app as mock_app
 from ipytune.runs import Phase, Run, RunFailed, Status
 from ipytune.runs.launch import LaunchError
 
 app = typer.Typer(
     help="Fine-tune language models with LoRA, and test them.", no_args_is_help=True, add_completion=False
 )
-app.registered_commands.extend([*adapter_app.registered_commands, *endpoints_app.registered_commands])
-app.add_typer(cli_runs.app, name="runs")
-app.command()(check)
-app.command()(memory)
-app.command()(cli_launch.export)
 console = Console()
-
-SHOWN_MISTAKES = 3
 
 WORDS = {
     Phase.IDLE: "starting",
@@ -74,47 +66,13 @@ def train(
     _conclude(run, report)
 
 
-@app.command()
-def evaluate(
-    data: Annotated[Path | None, typer.Option(help="JSON lines with the expected answers; default: the run's.")] = None,
-    run_dir: Annotated[Path | None, typer.Option(help="Evaluate the adapter of this run.")] = None,
-    model: Annotated[
-        str | None, typer.Option(help=f"Model directory or name. Default: the run's, or {SMOLLM2}.")
-    ] = None,
-    adapter: Annotated[Path | None, typer.Option(help="Directory of an adapter.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only so many of the questions, always the same.")] = None,
-    output: Annotated[Path | None, typer.Option(help="Write the answers there, as JSON.")] = None,
-) -> None:
-    """Exact match: how many answers are the expected ones, to the letter."""
-    try:
-        layout, held_out = MESSAGES, []
-        if run_dir is not None:
-            run = Run.open(run_dir)
-            layout = run.config.data
-            model, adapter, data = model or run.config.model, adapter or run.adapter, data or run.config.eval_file
-            held_out = load(run.config).held_out if data is None else []
-        if data is None and not held_out:
-            _fail(
-                "Nothing to evaluate on. Name a file with --data, or with --run-dir a run that has an eval_file or "
-                "holds out a part of its data (data.eval_fraction)."
-            )
-        with console.status("loading model") as status:
-            result = exact_match(
-                data or held_out,
-                model or SMOLLM2,
-                adapter,
-                limit,
-                on_progress=lambda n: status.update(f"{n} answered"),
-                layout=layout,
-            )
-    except (ConfigError, DatasetError, FileNotFoundError, ModelNotFound) as error:
-        _fail(str(error))
-    console.print(Text(str(result)), soft_wrap=True)
-    for mistake in result.mistakes[:SHOWN_MISTAKES]:
-        console.print(_difference(mistake))
-    if output is not None:
-        answers = [vars(answer) | {"right": answer.right} for answer in result.answers]
-        output.write_text(json.dumps({"exact_match": result.share, "n": result.n, "answers": answers}, indent=1))
+for command in (check, memory, cli_launch.export):
+    app.command()(command)
+for part in (adapter_app, serve_command.app, endpoints_app, compare_app, evaluate_app, load_app, mock_app):
+    app.registered_commands.extend(part.registered_commands)
+    app.registered_groups.extend(part.registered_groups)
+app.add_typer(cli_runs.app, name="runs")
+app.add_typer(serve_command.adapters, name="adapters")
 
 
 def _follow(run: Run) -> dict[str, object]:
@@ -171,18 +129,6 @@ def _conclude(run: Run, report: dict[str, object]) -> None:
         highlight=False,
     )
     console.print(f"adapter: {run.adapter}", highlight=False, soft_wrap=True)
-
-
-def _difference(mistake: Answer) -> Text:
-    """A wrong answer as the lines that differ from the expected one."""
-    lines = difflib.ndiff(mistake.expected.splitlines(), mistake.given.splitlines())
-    styles = {"- ": ("green", "expected "), "+ ": ("red", "given    ")}
-    text = Text(f"\n{mistake.question}")
-    for line in lines:
-        if line[:2] in styles:
-            style, word = styles[line[:2]]
-            text.append(f"\n  {word}{line[2:]}", style=style)
-    return text
 
 
 def _fail(message: str) -> NoReturn:

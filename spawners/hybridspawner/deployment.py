@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
@@ -21,7 +21,7 @@ from .capacity import Access, Capacity, CapacityBoard, Estimate, Fit
 from .diagnose import StartFailed
 from .estimate import EstimateBoard, Question
 from .placement import Placement, offers_for, place
-from .request import AUTO, SpawnRequest, account_of, candidates, partition_of
+from .request import AUTO, SpawnRequest, account_of, candidates, open_to, partition_of
 from .session import new_hub_name
 from .site import LocalTarget, Site, SlurmTarget, load_site
 from .targets.base import Launch, Target
@@ -110,10 +110,11 @@ class Deployment:
         """For each target, the seconds since it stopped to answer about sessions; None while it answers."""
         return {name: target.silent_for() for name, target in self.targets.items()}
 
-    def launch(self, request: SpawnRequest, target: str) -> Launch:
-        """`request` with what the site file says about it on `target`."""
+    def launch(self, request: SpawnRequest, target: str, user_groups: Collection[str] = ()) -> Launch:
+        """`request` with what the site file says about it on `target`, for a user of these groups."""
         realisation = self.site.environment(request.environment).targets[target]
-        return Launch(request, self.site.profile(request.profile).resources, realisation)
+        endpoints = tuple(each for each in self.site.endpoints if open_to(each.groups, user_groups))
+        return Launch(request, self.site.profile(request.profile).resources, realisation, endpoints)
 
     async def _access(self, target: str, username: str) -> Access:
         """What the user may use, if the target says so in time; a late answer is there for the next look."""

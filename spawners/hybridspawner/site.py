@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from .duration import parse_duration
+from .endpoints import SiteEndpoint
 from .transport import LocalTransport, Transport
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,29}$")]
@@ -201,11 +202,12 @@ class Site(_Model):
     targets: tuple[Target, ...] = Field(min_length=1, description="in order of preference")
     environments: tuple[Environment, ...] = Field(min_length=1)
     profiles: tuple[Profile, ...] = Field(min_length=1)
+    endpoints: tuple[SiteEndpoint, ...] = Field((), description="model endpoints that sessions are told of")
     defaults: Defaults = Defaults()
     policy: Policy = Policy()
     path: Path | None = None
 
-    @field_validator("targets", "environments", "profiles")
+    @field_validator("targets", "environments", "profiles", "endpoints")
     @classmethod
     def _unique(cls, items: tuple[Any, ...]) -> tuple[Any, ...]:
         names = [item.name for item in items]

@@ -289,7 +289,7 @@ class HybridSpawner(Spawner):
         child = self._build_child(
             placement.target,
             self._children_state.get(placement.target, {}),
-            self.deployment.launch(request, placement.target),
+            self.deployment.launch(request, placement.target, self.user_groups),
         )
         child.mark, child.on_change = new_mark(self.deployment.hub_name), self._commit
         child.gate = self._hand_over(placement.target)

@@ -161,7 +161,7 @@ def failed_start(
             acting.result()
     assert last.get("failed"), last
     told = Told("\n".join(messages), unescape(str(last.get("html_message") or last["message"])), at)
-    assert reason in told.last and at, told
+    assert reason in told.last and at, f"{told.last}\n{told.messages}"
     assert place.pod(user) is None
     return told
 

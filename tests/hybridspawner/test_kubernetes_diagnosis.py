@@ -230,6 +230,12 @@ def test_a_start_that_took_too_long_says_what_it_waited_for() -> None:
     assert diagnose.not_in_time(None, 90).reason == "timeout"
 
 
+def test_a_node_that_cannot_prepare_a_pod_is_named_with_its_words() -> None:
+    events = ["Scheduled: to node1", "FailedCreatePodSandBox: failed to get sandbox image", "Other: thing"]
+    failure = diagnose.not_in_time(BOUND, 60, events)
+    assert failure.why == "Its node cannot prepare pods." and "sandbox image" in failure.evidence
+
+
 @pytest.mark.parametrize(
     ("phase", "words", "why"),
     [

@@ -5,10 +5,13 @@
 `chat` needs httpx only; `serve` starts another process, so torch is imported neither here nor by the caller.
 """
 
-from ipytune.endpoints.background import chat, models
-from ipytune.endpoints.client import Answer, Client, Piece, Timeouts
+from ipytune.endpoints.answer import Answer, Piece
+from ipytune.endpoints.background import chat, complete, health, models
+from ipytune.endpoints.client import Client
+from ipytune.endpoints.clocks import Timeouts
 from ipytune.endpoints.errors import (
     BadRequest,
+    BudgetExceeded,
     EndpointError,
     KeyMissing,
     ModelNotFound,
@@ -18,16 +21,22 @@ from ipytune.endpoints.errors import (
     TimedOut,
     Unauthorized,
     Unreachable,
+    Untrusted,
 )
+from ipytune.endpoints.health_check import Health
+from ipytune.endpoints.logprobs import TokenLogprob
 from ipytune.endpoints.metrics import Metrics
 from ipytune.endpoints.records import Endpoint
+from ipytune.endpoints.tool_calls import ToolCall
 
 __all__ = [
     "Answer",
     "BadRequest",
+    "BudgetExceeded",
     "Client",
     "Endpoint",
     "EndpointError",
+    "Health",
     "KeyMissing",
     "Metrics",
     "ModelNotFound",
@@ -37,8 +46,13 @@ __all__ = [
     "StreamCut",
     "TimedOut",
     "Timeouts",
+    "TokenLogprob",
+    "ToolCall",
     "Unauthorized",
     "Unreachable",
+    "Untrusted",
     "chat",
+    "complete",
+    "health",
     "models",
 ]

@@ -10,11 +10,13 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
 from pydantic import SecretStr
 
-from ipytune.endpoints.client import Answer, Client, Message, Piece, Timeouts
+from ipytune.endpoints.client import Answer, ChatStream, Client, Message, Piece, Timeouts
+from ipytune.endpoints.health_check import Health
 from ipytune.endpoints.records import Endpoint
 
 T = TypeVar("T")
@@ -60,9 +62,36 @@ def chat(
     """Ask and wait for the whole answer; works in a cell and in a script.
 
     prompt: the user's words, or OpenAI messages.   on_piece: called for every piece, in another thread.
-    options: further fields of the request (max_tokens, temperature).   Raises EndpointError.
+    options: further fields of the request (max_tokens, temperature, tools).   Raises EndpointError.
     """
-    return run(_chat(endpoint, as_messages(prompt), on_piece, key, timeouts, options))
+    messages = as_messages(prompt)
+    return run(_consume(lambda client: client.stream(endpoint, messages, key=key, **options), on_piece, timeouts))
+
+
+def complete(
+    endpoint: Endpoint,
+    prompt: str,
+    *,
+    on_piece: Callable[[Piece], None] | None = None,
+    key: SecretStr | None = None,
+    timeouts: Timeouts | None = None,
+    **options: Any,
+) -> Answer:
+    """As `chat`, but the model goes on with `prompt` (/v1/completions), without a chat template."""
+
+    def begin(client: Client) -> AbstractAsyncContextManager[ChatStream]:
+        return client.stream_completion(endpoint, prompt, key=key, **options)
+
+    return run(_consume(begin, on_piece, timeouts))
+
+
+def health(endpoint: Endpoint, *, key: SecretStr | None = None) -> Health:
+    """Whether the endpoint answers and lists its model; costs no token. Raises nothing."""
+
+    async def asked() -> Health:
+        return await shared_client().health(endpoint, key)
+
+    return run(asked())
 
 
 def models(endpoint: Endpoint, *, key: SecretStr | None = None) -> tuple[str, ...]:
@@ -79,29 +108,21 @@ def as_messages(prompt: str | Sequence[Message]) -> list[Message]:
     return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
 
 
-async def _chat(
-    endpoint: Endpoint,
-    messages: Sequence[Message],
+async def _consume(
+    begin: Callable[[Client], AbstractAsyncContextManager[ChatStream]],
     on_piece: Callable[[Piece], None] | None,
-    key: SecretStr | None,
     timeouts: Timeouts | None,
-    options: dict[str, Any],
 ) -> Answer:
     if timeouts is not None:
         async with Client(timeouts) as client:
-            return await _consume(client, endpoint, messages, on_piece, key, options)
-    return await _consume(shared_client(), endpoint, messages, on_piece, key, options)
+            return await _consumed(begin(client), on_piece)
+    return await _consumed(begin(shared_client()), on_piece)
 
 
-async def _consume(
-    client: Client,
-    endpoint: Endpoint,
-    messages: Sequence[Message],
-    on_piece: Callable[[Piece], None] | None,
-    key: SecretStr | None,
-    options: dict[str, Any],
+async def _consumed(
+    beginning: AbstractAsyncContextManager[ChatStream], on_piece: Callable[[Piece], None] | None
 ) -> Answer:
-    async with client.stream(endpoint, messages, key=key, **options) as stream:
+    async with beginning as stream:
         async for piece in stream:
             if on_piece is not None:
                 on_piece(piece)

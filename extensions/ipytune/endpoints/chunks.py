@@ -1,4 +1,4 @@
-"""One chunk of a streamed chat completion, read out of its JSON.
+"""One chunk of a streamed answer, of /v1/chat/completions or /v1/completions, read out of its JSON.
 
 Tolerant where servers differ (no `choices` in the usage chunk, `reasoning` or `reasoning_content`, an error object or a
 plain error string), strict about the rest: what is no chunk raises UnreadableChunk.
@@ -9,6 +9,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from typing import Any
+
+from ipytune.endpoints.logprobs import TokenLogprob, read_logprobs
+from ipytune.endpoints.tool_calls import ToolDelta, read_tool_deltas
 
 DONE = "[DONE]"
 
@@ -35,6 +38,13 @@ class Chunk:
     usage: Usage | None = None
     error: str | None = None
     done: bool = False
+    tools: tuple[ToolDelta, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+    @property
+    def output(self) -> bool:
+        """Whether it holds tokens of the answer itself: words, or a part of a tool call."""
+        return bool(self.content) or any(tool.text for tool in self.tools)
 
 
 def read_chunk(data: str) -> Chunk:
@@ -53,10 +63,13 @@ def read_chunk(data: str) -> Chunk:
     delta = choice.get("delta")
     delta = delta if isinstance(delta, dict) else {}
     return Chunk(
-        content=_text(delta.get("content")),
+        # `text` is a completion's; a refusal of the model is its answer
+        content=_text(delta.get("content")) or _text(delta.get("refusal")) or _text(choice.get("text")),
         reasoning=_text(delta.get("reasoning_content")) or _text(delta.get("reasoning")),
         finish_reason=choice.get("finish_reason") if isinstance(choice.get("finish_reason"), str) else None,
         usage=_usage(body.get("usage")),
+        tools=read_tool_deltas(delta.get("tool_calls")),
+        logprobs=read_logprobs(choice.get("logprobs")),
     )
 
 

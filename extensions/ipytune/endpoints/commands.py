@@ -1,90 +1,104 @@
-"""`ipytune serve` and `ipytune chat`. cli.py mounts `app`; torch is imported by neither."""
+"""`ipytune chat` and `ipytune endpoints`. cli.py mounts `app`."""
 
 from __future__ import annotations
 
-import signal
+import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from ipytune.endpoints.catalogue_commands import app as catalogue_app
+
+if TYPE_CHECKING:
+    from ipytune.endpoints.answer import Answer
+
 app = typer.Typer()
+app.add_typer(catalogue_app, name="endpoints")
 
-
-@app.command()
-def serve(
-    model: Annotated[str, typer.Option(help="A model directory, a model id, or a shipped model's name.")] = (
-        "smollm2-135m-instruct"
-    ),
-    run_dir: Annotated[
-        Path | None, typer.Option(help="A run (or an adapter) to serve beside the base, as a second model.")
-    ] = None,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 finds a free one.")] = 0,
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-) -> None:
-    """Serve a model, and what was tuned from it, behind an OpenAI-compatible URL until Ctrl-C."""
-    from ipytune.endpoints.serve import ServeFailed
-    from ipytune.endpoints.serve import serve as start
-
-    # A batch system ends a job with SIGTERM: take it as Ctrl-C, so that the server is stopped and cleaned up.
-    signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        with start(model, run_dir, host=host, port=port, progress=_say) as server:
-            for endpoint in server.endpoints:
-                typer.echo(endpoint.model_dump_json(exclude_none=True))
-            _say(f"The key is in {server.base.key_file}. Stop with Ctrl-C.")
-            code = server.wait()
-            typer.echo(f"The server ended by itself (exit code {code}).\n{server.log_tail()}", err=True)
-            raise typer.Exit(1)
-    except (ServeFailed, FileNotFoundError) as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from None
-    except KeyboardInterrupt:
-        _say("Stopped.")
+_ALTERNATIVES = 3  # likeliest tokens that --logprobs shows
 
 
 @app.command()
 def chat(
-    prompt: Annotated[str, typer.Argument(help="What to ask; - reads it from standard input.")],
-    url: Annotated[str, typer.Option(help="The API's URL, for example http://127.0.0.1:8000/v1.")],
-    model: Annotated[str, typer.Option(help="The model's name on that server.")],
-    key_env: Annotated[str | None, typer.Option(help="NAME of the environment variable that holds the key.")] = None,
-    key_file: Annotated[Path | None, typer.Option(help="The file that holds the key.")] = None,
+    prompt: Annotated[
+        str | None, typer.Argument(help="What to ask; - reads it from standard input. Without it: a conversation.")
+    ] = None,
+    endpoint: Annotated[
+        str | None, typer.Option("--endpoint", "--url", help="A name of `ipytune endpoints`, or a URL.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="For a URL: the model, if the server lists several.")] = None,
+    key_env: Annotated[
+        str | None, typer.Option(help="For a URL: NAME of the environment variable that holds the key.")
+    ] = None,
+    key_file: Annotated[Path | None, typer.Option(help="For a URL: the file that holds the key.")] = None,
+    system: Annotated[str | None, typer.Option(help="The system prompt.")] = None,
     max_tokens: Annotated[int, typer.Option(min=1)] = 512,
     temperature: Annotated[float | None, typer.Option(min=0, max=2)] = None,
+    logprobs: Annotated[
+        bool, typer.Option("--logprobs", help="The log-probability of each token, where the server has them.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Each answer as one line of JSON, when it is whole.")] = False,
 ) -> None:
-    """Ask an endpoint one question, stream the answer, and say how quick it was (on standard error)."""
-    from ipytune.endpoints.background import chat as ask
+    """Ask an endpoint, stream the answer, and say how quick it was (on standard error).
+
+    Without a prompt it is a conversation, a line a turn. Ctrl-C cancels an answer; a second one, or Ctrl-D, ends.
+    """
+    from ipytune.endpoints.conversation import Conversation, converse
+    from ipytune.endpoints.conversation import as_json as plain
     from ipytune.endpoints.errors import EndpointError
-    from ipytune.endpoints.format import summary
-    from ipytune.endpoints.records import described
+    from ipytune.endpoints.naming import several
 
-    words = sys.stdin.read() if prompt == "-" else prompt
-    options: dict[str, Any] = {} if temperature is None else {"temperature": temperature}
+    options: dict[str, Any] = {"max_tokens": max_tokens, "temperature": temperature}
+    if logprobs:
+        options |= {"logprobs": True, "top_logprobs": _ALTERNATIVES}
+
+    def after(answer: Answer) -> None:
+        if as_json:
+            typer.echo(json.dumps(plain(answer), ensure_ascii=False))
+        else:
+            conversation.tell(answer, logprobs=logprobs)
+
     try:
-        endpoint = described(name=model, base_url=url, model=model, key_env=key_env, key_file=key_file)
-        answer = ask(
-            endpoint,
-            words,
-            on_piece=lambda piece: typer.echo(piece.text, nl=False) if piece.kind == "content" else None,
-            max_tokens=max_tokens,
-            **options,
-        )
+        [one] = several([endpoint] if endpoint else [], model=model, key_env=key_env, key_file=key_file)
+        conversation = Conversation(one, options, sys.stdout, sys.stderr, system)
+        if prompt is not None:
+            words = sys.stdin.read() if prompt == "-" else prompt
+            after(conversation.say(words, shown=not as_json))
+            return
+        converse(conversation, _turns(f"{one.name} ({one.model})"), after, shown=not as_json)
     except EndpointError as error:
-        typer.echo(f"\n{error}", err=True)
-        raise typer.Exit(1) from None
+        _fail(str(error))
+    except UnicodeDecodeError:
+        _fail("Standard input is no text: it is not UTF-8.")
     except KeyboardInterrupt:
-        typer.echo("\nCancelled.", err=True)
+        typer.echo("\nCancelled." if prompt is not None else "", err=True)
         raise typer.Exit(130) from None
-    typer.echo()
-    typer.echo(summary(answer.metrics), err=True)
 
 
-def _say(line: str) -> None:
-    typer.echo(line, err=True)
+def _turns(partner: str) -> Iterator[str]:
+    """What is typed, a line a turn, until the end of the input. From a pipe as from a keyboard."""
+    if not sys.stdin.isatty():
+        for line in sys.stdin:
+            yield line.rstrip("\n")
+        return
+    import contextlib
+
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401  (gives input() its editing and history)
+    typer.echo(f"Chat with {partner}. Ctrl-C cancels an answer, Ctrl-D ends.", err=True)
+    while True:
+        try:
+            yield input("› ")
+        except EOFError:
+            typer.echo("", err=True)
+            return
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+def _fail(message: str) -> NoReturn:
+    from ipytune.endpoints.untrusted import harmless
+
+    typer.echo(f"\nipytune: {harmless(message)}", err=True)
+    raise typer.Exit(1)

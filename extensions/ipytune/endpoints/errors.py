@@ -24,11 +24,15 @@ class EndpointError(Exception):
 
 
 class KeyMissing(EndpointError):
-    """The environment variable or file that should hold the key is not there, or is empty."""
+    """The environment variable or file that should hold the key is not there, is empty, or holds no key."""
 
 
 class Unreachable(EndpointError):
     """No connection: nothing listens, the name is unknown, TLS failed, or a network policy drops the packets."""
+
+
+class Untrusted(Unreachable):
+    """TLS failed: the certificate is of an unknown authority, for another name or expired, or there is no TLS there."""
 
 
 class Unauthorized(EndpointError):
@@ -51,8 +55,12 @@ class RateLimited(EndpointError):
         self.retry_after = retry_after
 
 
+class BudgetExceeded(EndpointError):
+    """The gateway knows the key, but its budget, quota or credit is used up: 402, or another 4xx that says so."""
+
+
 class BadRequest(EndpointError):
-    """Another 3xx or 4xx: the server understood where it was asked but not what."""
+    """What was asked for cannot be asked: another 3xx or 4xx of the server, or refused here before it was sent."""
 
 
 class ServerFailed(EndpointError):

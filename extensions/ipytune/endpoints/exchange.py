@@ -17,9 +17,12 @@ from pydantic import SecretStr
 
 from ipytune.endpoints import background
 from ipytune.endpoints.client import Answer, ChatStream, Message
-from ipytune.endpoints.errors import EndpointError, ServerFailed
+from ipytune.endpoints.errors import EndpointError, KeyMissing, ServerFailed
+from ipytune.endpoints.keys import blot
+from ipytune.endpoints.logprobs import TokenLogprob
 from ipytune.endpoints.metrics import Metrics
 from ipytune.endpoints.records import Endpoint
+from ipytune.endpoints.tool_calls import ToolCall
 
 
 class State(str, Enum):
@@ -50,6 +53,8 @@ class View:
     metrics: Metrics = field(default_factory=Metrics)
     waited: float = 0.0
     error: EndpointError | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 class Exchange:
@@ -114,6 +119,8 @@ class Exchange:
                 metrics=answer.metrics,
                 waited=(self._ended or time.monotonic()) - self._began,
                 error=self._error,
+                tool_calls=answer.tool_calls,
+                logprobs=answer.logprobs,
             )
 
     async def _go(self) -> None:
@@ -134,10 +141,16 @@ class Exchange:
             state = State.FAILED
             error = ServerFailed(
                 f"Asking “{self.endpoint.name}” failed in an unexpected way.",
-                f"{type(caught).__name__}: {caught}",
+                f"{type(caught).__name__}: {self._without_key(str(caught))}",
                 "Please report this.",
             )
         finally:
             with self._lock:
                 self._answer = self._stream.answer if self._stream is not None else None
                 self._state, self._error, self._ended = state, error, time.monotonic()
+
+    def _without_key(self, words: str) -> str:
+        try:
+            return blot(words, self._key or self.endpoint.read_key())
+        except KeyMissing:
+            return words

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,18 +50,46 @@ def write_cache(root: Path, models: list[Served]) -> None:
     if len(set(names)) != len(names):
         raise ValueError(f"two models of one server have the same name: {', '.join(sorted(names))}")
     for model in models:
-        repository = root / f"models--{model.name.replace('/', '--')}"
-        snapshot = repository / "snapshots" / _REVISION
+        add(root, model)
+
+
+def add(root: Path, model: Served) -> None:
+    """Put one more model into the cache; a server that runs answers to it from the next request on.
+
+    Written aside and renamed, so that nobody sees half of it. Raises as write_cache does, and FileExistsError when the
+    cache holds one of that name.
+    """
+    repository = _repository(root, model.name)
+    if repository.exists():
+        raise FileExistsError(f"there is a model “{model.name}” already")
+    files = _files(model)
+    root.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=".new-", dir=root))
+    try:
+        snapshot = aside / "snapshots" / _REVISION
         snapshot.mkdir(parents=True)
-        (repository / "refs").mkdir()
-        (repository / "refs" / "main").write_text(_REVISION, encoding="ascii")
-        for name, source in _files(model).items():
+        (aside / "refs").mkdir()
+        (aside / "refs" / "main").write_text(_REVISION, encoding="ascii")
+        for name, source in files.items():
             (snapshot / name).symlink_to(source)
         if model.adapter is not None:
             # What the adapter's own file says of its base may be a name that only its trainer understood.
             settings = json.loads((model.adapter / "adapter_config.json").read_text(encoding="utf-8"))
             settings["base_model_name_or_path"] = str(model.base.resolve())
             (snapshot / "adapter_config.json").write_text(json.dumps(settings, indent=2), encoding="utf-8")
+        aside.rename(repository)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+
+
+def remove(root: Path, name: str) -> None:
+    """Take a model from the cache. Its files, which are links, are where they were."""
+    shutil.rmtree(_repository(root, name))
+
+
+def _repository(root: Path, name: str) -> Path:
+    return root / f"models--{name.replace('/', '--')}"
 
 
 def _files(model: Served) -> dict[str, Path]:

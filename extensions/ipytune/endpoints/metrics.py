@@ -1,7 +1,8 @@
 """How fast an answer came. Definitions, all in seconds of a monotonic clock:
 
-- ttft: request sent -> first token of any kind. A delta with only a role is no token; a reasoning delta is one.
-- ttfot: request sent -> first token of the answer itself (not of the reasoning).
+- ttft: request sent -> first token of any kind. A delta with only a role is no token; one with reasoning or a part of a
+  tool call is.
+- ttfot: request sent -> first token of the answer itself (not of the reasoning), words or a tool call.
 - e2e: request sent -> last token. The chunk with the usage does not end the clock.
 - tokens_per_second: (output_tokens - 1) / (e2e - ttft), the speed of writing once it writes; None below two tokens.
 - output_tokens: the server's own count. A server that gives none leaves the number of chunks, and `estimated` says so:
@@ -73,13 +74,13 @@ class Stopwatch:
     def chunk(self, chunk: Chunk, now: float) -> None:
         if chunk.usage is not None:
             self._usage = chunk.usage
-        if not (chunk.content or chunk.reasoning):
+        if not (chunk.output or chunk.reasoning):
             return
         self._chunks += 1
         self.last_token = now
         if self._first is None:
             self._first = now
-        if chunk.content and self._first_output is None:
+        if chunk.output and self._first_output is None:
             self._first_output = now
 
     def metrics(self) -> Metrics:

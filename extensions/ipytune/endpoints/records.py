@@ -41,9 +41,16 @@ class Endpoint(BaseModel):
     @field_validator("base_url")
     @classmethod
     def _plain_http_url(cls, value: str) -> str:
-        parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("base_url must be an http:// or https:// URL, for example http://127.0.0.1:8000/v1")
+        usual = ValueError("base_url must be an http:// or https:// URL, for example http://127.0.0.1:8000/v1")
+        if any(letter <= " " or letter == "\x7f" for letter in value):
+            raise usual
+        try:
+            parts = urlsplit(value)
+            port = parts.port
+        except ValueError:  # its own words would repeat what was typed
+            raise usual from None
+        if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+            raise usual
         if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
             raise ValueError(
                 "base_url must hold no user, password or query: it is printed and saved. Put the key into an "
@@ -108,8 +115,19 @@ class Endpoint(BaseModel):
         return None
 
 
+# What people call the field into which a key would go, if there were one.
+_KEY_FIELDS = frozenset({"key", "api_key", "apikey", "token", "secret", "password", "bearer", "authorization"})
+
+
 def described(**fields: Any) -> Endpoint:
     """An Endpoint from what a person typed. Raises BadRequest with the findings in plain words, never the input."""
+    if any(name.lower() in _KEY_FIELDS for name in fields):
+        raise BadRequest(
+            "An endpoint holds no key.",
+            "It is printed and saved; a key written into it would be, too.",
+            "Put the key into an environment variable or a file, and name that in key_env or key_file. Better exchange "
+            "the one that was typed for a new one.",
+        )
     try:
         return Endpoint.model_validate(fields)
     except ValidationError as error:

@@ -1,10 +1,13 @@
-"""A server for what was just tuned: base model and adapter behind one OpenAI-compatible URL, stopped with its caller.
+"""A server for what was just tuned: base model and adapters behind one OpenAI-compatible URL, stopped with its caller.
 
     with serve("smollm2-135m-instruct", run="runs/first") as server:
         chat(server.tuned, "two nodes for three hours")
+        other = server.load_adapter("runs/second")
 
-The server is transformers' (see server_process.py), started in a process of its own, so that the caller imports no
-torch and gets its memory back. It needs the extra `serve` of ipytune, and no network.
+It runs on vLLM where there is one, else on transformers (the extra `serve` of ipytune), and says which and why. The
+engine is a process of its own, so that the caller imports no torch and gets its memory back; it never outlives the
+caller, and neither does any process of its own (engines/keeper.py). It wants a key that is made for it and is in no
+argument, no output and no file but one that only its user reads. No network is needed.
 """
 
 from __future__ import annotations
@@ -14,82 +17,147 @@ import json
 import os
 import secrets
 import shutil
-import subprocess
-import sys
+import socket
 import tempfile
 import threading
-import time
-from collections.abc import Callable
-from importlib.util import find_spec
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-import httpx
-
+from ipytune.adapter import load as loading
+from ipytune.adapter.source import Adapter, open_adapter
+from ipytune.endpoints.engines import jupyter, transformers, vllm, warm
+from ipytune.endpoints.engines.choose import Choice, choose
+from ipytune.endpoints.engines.facts import Facts, gather
+from ipytune.endpoints.engines.failure import ServeFailed
+from ipytune.endpoints.engines.kept import Kept
+from ipytune.endpoints.engines.plan import EngineName, Plan, Wanted
+from ipytune.endpoints.engines.registered import Registered
+from ipytune.endpoints.engines.shape import read_shape
+from ipytune.endpoints.engines.sharing import Sharing, share
+from ipytune.endpoints.errors import BadRequest
 from ipytune.endpoints.layout import Served, served_name, write_cache
 from ipytune.endpoints.records import Endpoint
 from ipytune.models import resolve
 from ipytune.runs import Run
 
-START_SECONDS = 300.0  # importing torch from a cold network file system can take minutes
-_STOP_SECONDS = 10.0
+__all__ = ["Progress", "ServeFailed", "Server", "load_adapter", "serve", "unload_adapter"]
+
+_PORT_TRIES = 3
 
 Progress = Callable[[str], None]
-
-
-class ServeFailed(RuntimeError):
-    """The server did not come up. `log_tail` holds the last lines that it wrote."""
-
-    def __init__(self, what: str, why: str, remedy: str, log_tail: str = "") -> None:
-        super().__init__(what, why, remedy, log_tail)
-        self.what, self.why, self.remedy, self.log_tail = what, why, remedy, log_tail
-
-    def __str__(self) -> str:
-        tail = f"\n\nThe end of its log:\n{self.log_tail}" if self.log_tail else ""
-        return f"{self.what} {self.why} {self.remedy}{tail}"
+Source = Run | Path | str
 
 
 class Server:
-    """A running server. `endpoints` are its models: the base first, then the tuned one if there is one."""
+    """A running server. `endpoints` are its models: the base first, then the adapters as they were loaded."""
 
-    def __init__(self, process: subprocess.Popen[bytes], directory: Path, endpoints: tuple[Endpoint, ...]) -> None:
-        self._process = process
+    def __init__(
+        self, kept: Kept, directory: Path, plan: Plan, base: Endpoint, sharing: Sharing | None, registered: Registered
+    ) -> None:
+        self._kept = kept
         self._directory = directory
-        self._lock = threading.Lock()
-        self.endpoints = endpoints
+        self._plan = plan
+        self._sharing = sharing
+        self._registered = registered
+        self._owner = os.getpid()
+        self._lock = threading.RLock()
+        self._endpoints = [base]
+        registered.add(base)
+        atexit.register(self._at_exit)
+        # An engine that ends by itself must not stay in the catalogue.
+        threading.Thread(target=self._watch, name="ipytune-serve", daemon=True).start()
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        return tuple(self._endpoints)
 
     @property
     def base(self) -> Endpoint:
-        return self.endpoints[0]
+        return self._endpoints[0]
 
     @property
     def tuned(self) -> Endpoint:
-        """The tuned model's endpoint. Raises ValueError when the server was started without a run."""
-        if len(self.endpoints) < 2:
-            raise ValueError("This server has only a base model. Start it with serve(model, run=...).")
-        return self.endpoints[1]
+        """The first adapter's endpoint. Raises ValueError when there is none."""
+        if len(self._endpoints) < 2:
+            raise ValueError(
+                "This server has only a base model. Start it with serve(model, run=...), or use load_adapter."
+            )
+        return self._endpoints[1]
+
+    @property
+    def engine(self) -> EngineName:
+        return self._plan.engine
 
     @property
     def pid(self) -> int:
-        return self._process.pid
+        """Of the process that looks after the engine; the engine's own are its descendants."""
+        return self._kept.pid
 
     @property
     def running(self) -> bool:
-        return self._process.poll() is None
+        return self._kept.running
+
+    @property
+    def proxy_url(self) -> str | None:
+        """Where a browser, or another session, reaches it through the hub; only the path where the session does not
+        know the hub's public address; None outside of a Jupyter server with jupyter-server-proxy."""
+        return self._sharing.url if self._sharing is not None else None
+
+    def shared(self, endpoint: Endpoint | None = None, key_env: str = jupyter.HUB_TOKEN) -> Endpoint:
+        """The endpoint as another session reaches it. key_env: the variable *there* that holds a token of the hub with
+        access to this session. Raises ValueError when it cannot be reached, or its address is not known."""
+        if self._sharing is None or not self._sharing.url.startswith("http"):
+            raise ValueError(
+                "This server cannot be named from elsewhere: it is in no Jupyter server with jupyter-server-proxy, or "
+                "the hub does not tell its public address (c.JupyterHub.public_url)."
+            )
+        update = {"base_url": self._sharing.url, "key_env": key_env, "key_file": None}
+        return (endpoint or self.base).model_copy(update=update)
+
+    def load_adapter(
+        self, source: Source, name: str | None = None, *, replace: bool = False, any_base: bool = False
+    ) -> Endpoint:
+        """Serve the adapter of a run (or of a directory) beside the base, without a restart; its endpoint.
+
+        name: of the model there; by default the run's.   replace: exchange one of that name.   any_base: do not compare
+        the base's name with the adapter's. Raises ServeFailed when this engine, or this start of it, cannot; what
+        ipytune.adapter.load.load raises for the rest.
+        """
+        adapter = open_adapter(source)
+        name = name or _adapter_name(adapter, self.base.model)
+        if served_name(name) != name:
+            raise BadRequest(f"{name!r:.100} is no name for a model.", "", f"Take {served_name(name)!r}.")
+        with self._lock:
+            _fits(self.engine, self._plan.max_lora_rank, adapter)
+            endpoint = loading.load(self.base, source, name, replace=replace, any_base=any_base)
+            self._drop(name)
+            self._endpoints.append(endpoint)
+            self._registered.add(endpoint)
+        return endpoint
+
+    def unload_adapter(self, name: str) -> None:
+        """Take an adapter away, and give its memory back. Raises ModelNotFound when there is none of that name."""
+        with self._lock:
+            loading.unload(self.base.model_copy(update={"name": name, "model": name}))
+            self._drop(name)
 
     def log_tail(self, lines: int = 30) -> str:
-        return _tail(self._directory, lines)
+        return self._kept.tail(lines)
 
     def wait(self) -> int:
         """Block until the server ends; its exit code. For `ipytune serve`."""
-        return self._process.wait()
+        return self._kept.wait()
 
     def stop(self) -> None:
         """End the server and remove its temporary files. Harmless when it has ended already."""
         with self._lock:
-            _end(self._process)
+            self._registered.close()
+            if self._sharing is not None:
+                self._sharing.stop()
+            self._kept.stop()
             shutil.rmtree(self._directory, ignore_errors=True)
-        atexit.unregister(self.stop)
+        atexit.unregister(self._at_exit)
 
     def __enter__(self) -> Server:
         return self
@@ -100,80 +168,195 @@ class Server:
         self.stop()
 
     def __repr__(self) -> str:
-        state = f"pid {self.pid}" if self.running else "stopped"
+        state = f"{self.engine}, pid {self.pid}" if self.running else "stopped"
         return f"Server({', '.join(e.model for e in self.endpoints)} at {self.base.base_url}, {state})"
+
+    def _drop(self, name: str) -> None:
+        for endpoint in [one for one in self._endpoints[1:] if one.model == name]:
+            self._endpoints.remove(endpoint)
+            self._registered.remove(endpoint)
+
+    def _at_exit(self) -> None:
+        if os.getpid() == self._owner:  # a fork of this process ends without our server
+            self.stop()
+
+    def _watch(self) -> None:
+        self._kept.wait()
+        self._registered.close()
 
 
 def serve(
     model: str | Path = "smollm2-135m-instruct",
-    run: Run | Path | str | None = None,
+    run: Source | None = None,
     *,
+    engine: Wanted = "auto",
+    adapters: Mapping[str, Source] | None = None,
+    gpus: int | None = None,
     host: str = "127.0.0.1",
     port: int = 0,
-    timeout: float = START_SECONDS,
+    name: str | None = None,
+    max_lora_rank: int | None = None,
+    any_base: bool = False,
+    extra: Sequence[str] = (),
+    timeout: float | None = None,
     progress: Progress | None = print,
 ) -> Server:
-    """Start a server with `model`, and with the adapter of `run` as a second model, and wait until both are loaded.
+    """Start a server with `model`, and with adapters as further models, and wait until each of them answers.
 
-    model: what ipytune.models.resolve takes.   run: a Run, a run directory, or an adapter directory.   port: 0 finds a
-    free one.   progress: called with a short line at each stage; None for silence.
-    Raises ServeFailed, with the end of the server's log, when it does not come up within `timeout` seconds;
-    FileNotFoundError when there is no such adapter.
+    model: what ipytune.models.resolve takes.   run: a Run, a run directory, or an adapter directory, served as `tuned`.
+    engine: "auto" takes vLLM where it can serve this, else transformers.   adapters: name -> further ones.   gpus: use
+    at most so many, 0 for none; by default the fewest of the session's that hold the model.   port: 0 finds a free one.
+    name: of the base in the catalogue; by default the model's.   max_lora_rank: the greatest rank of adapters loaded
+    later, by default 32 or that of those given; 0 starts vLLM without adapters.   any_base: serve an adapter whose base
+    has another name.   extra: further options of the engine (vLLM).   timeout: seconds; by default 300 for
+    transformers, 1800 for vLLM.   progress: called with a short line at each stage; None for silence.
+    Raises ServeFailed, with the end of the server's log, when it does not come up; AdapterError, ModelNotFound or
+    FileNotFoundError when there is no such adapter or model.
     """
-    if find_spec("fastapi") is None or find_spec("uvicorn") is None:
-        raise ServeFailed(
-            "No server can be started.",
-            "The libraries for serving are not installed in this environment.",
-            "Install them: pip install 'ipytune[serve]'.",
-        )
     say = progress or (lambda line: None)
-    served = _models(model, run)
+    directory_of_model = _directory_of(model)
+    base_name = served_name(str(model) if not Path(model).is_dir() else directory_of_model.name)
+    wanted = _adapters(run, adapters or {}, base_name)
+    opened = {key: open_adapter(source) for key, source in wanted.items()}
+    facts = gather()
+    refused = [words for adapter in opened.values() if (words := vllm.refuses(adapter.settings))]
+    shape = read_shape(directory_of_model)
+    choice = choose(engine, facts, shape, gpus=gpus, vllm_refuses=refused[0] if refused else None)
+    if extra and choice.engine != "vllm":
+        raise ServeFailed("`extra` holds options of vLLM.", choice.why, "Leave it out, or make vLLM available.")
+    ranks = [adapter.rank for adapter in opened.values()]
+    rank = max([vllm.USUAL_RANK, *ranks]) if max_lora_rank is None else max_lora_rank
+    for adapter in opened.values():
+        _fits(choice.engine, vllm.rank_limit(rank) if choice.engine == "vllm" else None, adapter)
+    say(f"Starting {base_name}. {choice.why}")
+
     directory = Path(tempfile.mkdtemp(prefix="ipytune-serve-"))
+    kept: Kept | None = None
+    sharing: Sharing | None = None
     try:
-        write_cache(directory / "models", served)
-        key_file = directory / "key"
-        key_file.touch(mode=0o600)
-        key_file.write_text(secrets.token_urlsafe(32), encoding="ascii")
-        say(f"Starting the server with {' and '.join(item.name for item in served)} …")
-        process = _launch(directory, host, port)
+        key_file = _write_key(directory)
+        base = Served(base_name, directory_of_model)
+        if choice.engine == "transformers":
+            write_cache(directory / "models", [base])
+            (directory / "base.json").write_text(json.dumps({"name": base.name, "path": str(base.base)}))
+        kept, plan, root = _started(choice, facts, directory, base, host, port, rank, tuple(extra), timeout, say)
+        endpoint = Endpoint(name="base", base_url=f"{root}/v1", model=base.name, key_file=key_file)
+        seconds = timeout or plan.start_seconds
+        if plan.engine == "transformers":
+            say(f"Loading {base.name} …")
+            warm.load(endpoint, kept, seconds, say)
+        warm.first_token(endpoint, kept, seconds)
+        sharing = share(directory, root, say)
     except BaseException:
-        shutil.rmtree(directory, ignore_errors=True)
+        _end(kept, sharing, directory)
         raise
+    server = Server(kept, directory, plan, endpoint, sharing, Registered(say, name))
     try:
-        base_url = _wait_until_healthy(process, directory, host, time.monotonic() + timeout, timeout)
-        endpoints = tuple(
-            Endpoint(
-                name="base" if item.adapter is None else "tuned",
-                base_url=base_url,
-                model=item.name,
-                key_file=key_file,
-            )
-            for item in served
-        )
-        for endpoint in endpoints:
-            say(f"Loading {endpoint.model} …")
-            _load(endpoint, process, directory, timeout)
+        for key, source in wanted.items():
+            say(f"Loading {key} …")
+            tuned = server.load_adapter(source, key, any_base=any_base)
+            if source is run:
+                server._endpoints[-1] = tuned.model_copy(update={"name": "tuned"})
     except BaseException:
-        _end(process)
-        shutil.rmtree(directory, ignore_errors=True)
+        server.stop()
         raise
-    server = Server(process, directory, endpoints)
-    atexit.register(server.stop)
-    say(f"Ready: {base_url}")
+    say(f"Ready: {server.base.base_url}")
     return server
 
 
-def _models(model: str | Path, run: Run | Path | str | None) -> list[Served]:
-    base = Served(served_name(str(model) if not Path(model).is_dir() else Path(model).name), _directory_of(model))
-    if run is None:
-        return [base]
-    if isinstance(run, Run):
-        folder, adapter = run.path, run.adapter
-    else:
-        folder = Path(run)
-        adapter = folder if (folder / "adapter_config.json").is_file() else folder / "adapter"
-    name = served_name(folder.resolve().name)
-    return [base, Served(name if name != base.name else f"{name}-tuned", base.base, adapter)]
+def load_adapter(
+    endpoint: Endpoint, source: Source, name: str | None = None, *, replace: bool = False, any_base: bool = False
+) -> Endpoint:
+    """The adapter of a run, beside the base behind any endpoint that allows it: a vLLM that others run, for example.
+
+    Raises what ipytune.adapter.load.load raises, whose arguments these are."""
+    return loading.load(endpoint, source, name, replace=replace, any_base=any_base)
+
+
+def unload_adapter(endpoint: Endpoint) -> None:
+    """Take the adapter `endpoint.model` from its server."""
+    loading.unload(endpoint)
+
+
+def _started(
+    choice: Choice,
+    facts: Facts,
+    directory: Path,
+    base: Served,
+    host: str,
+    port: int,
+    rank: int,
+    extra: tuple[str, ...],
+    timeout: float | None,
+    say: Progress,
+) -> tuple[Kept, Plan, str]:
+    """The engine, listening, with its root URL. A free port that another program took meanwhile is tried again."""
+    for attempt in range(1, _PORT_TRIES + 1):
+        if choice.engine == "vllm":
+            assert facts.vllm is not None
+            plan = vllm.plan(
+                facts.vllm,
+                base.base,
+                base.name,
+                host=host,
+                port=port or _free_port(host),
+                gpus=choice.gpus,
+                max_lora_rank=rank,
+                memory=facts.memory,
+                environ=os.environ,
+                extra=extra,
+            )
+        else:
+            plan = transformers.plan(directory, host=host, port=port, gpus=choice.gpus)
+        kept = Kept.start(
+            plan.command,
+            directory,
+            environment=plan.environment,
+            without=plan.without,
+            key_variable=plan.key_variable,
+        )
+        try:
+            root = warm.wait_until_healthy(kept, plan, directory, host, timeout or plan.start_seconds, say)
+        except warm.PortTaken:
+            kept.stop()
+            if port or attempt == _PORT_TRIES:
+                raise
+        except BaseException:
+            kept.stop()
+            raise
+        else:
+            return kept, plan, root
+    raise AssertionError("the last try returns or raises")
+
+
+def _adapters(run: Source | None, further: Mapping[str, Source], base: str) -> dict[str, Source]:
+    """Name on the server -> what holds the adapter; that of `run` first."""
+    wanted: dict[str, Source] = {}
+    if run is not None:
+        wanted[_adapter_name(open_adapter(run), base)] = run
+    for name, source in further.items():
+        if name in wanted or name == base:
+            raise ValueError(f"two models of one server have the same name: {name}")
+        wanted[name] = source
+    return wanted
+
+
+def _adapter_name(adapter: Adapter, base: str) -> str:
+    name = served_name(loading.default_name(adapter))
+    return name if name != base else f"{name}-tuned"
+
+
+def _fits(engine: EngineName, max_rank: int | None, adapter: Adapter) -> None:
+    """Raises what is known to speak against an adapter before the engine is asked."""
+    if engine == "vllm" and (words := vllm.refuses(adapter.settings)):
+        raise ServeFailed(words, "", "Merge it (ipytune merge), or serve it with engine='transformers'.")
+    if max_rank is not None and adapter.rank > max_rank:
+        allowed = f"adapters of rank {max_rank} at most" if max_rank else "no adapters"
+        raise loading.RankTooHigh(
+            f"The adapter's rank is {adapter.rank}, and this server takes {allowed}.",
+            "",
+            f"Start it again with max_lora_rank={loading.served_rank(adapter.rank)} (--max-lora-rank).",
+        )
 
 
 def _directory_of(model: str | Path) -> Path:
@@ -185,107 +368,23 @@ def _directory_of(model: str | Path) -> Path:
     return Path(snapshot_download(resolved))
 
 
-def _launch(directory: Path, host: str, port: int) -> subprocess.Popen[bytes]:
-    environment = {
-        **os.environ,
-        "HF_HUB_CACHE": str(directory / "models"),
-        "HF_HUB_OFFLINE": "1",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "PYTHONUNBUFFERED": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-    }
-    with (directory / "log").open("wb") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "ipytune.endpoints.server_process", str(directory), host, str(port)],
-            stdin=subprocess.PIPE,  # held open as long as we live; its end tells the server that we are gone
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            cwd=directory,  # a model's name that is also a folder here would be taken for that folder
-            start_new_session=True,  # an interrupt of the kernel is for the cell, not for the server
-        )
+def _write_key(directory: Path) -> Path:
+    file = directory / "key"
+    file.touch(mode=0o600)
+    file.write_text(secrets.token_urlsafe(32), encoding="ascii")
+    return file
 
 
-def _wait_until_healthy(
-    process: subprocess.Popen[bytes], directory: Path, host: str, deadline: float, timeout: float
-) -> str:
-    """The base URL, once /health answers."""
-    reach = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    reach = f"[{reach}]" if ":" in reach else reach
-    port_file = directory / "port"
-    with httpx.Client(trust_env=False, timeout=5.0) as http:
-        while True:
-            if process.poll() is not None:
-                raise _died(process, directory)
-            if port_file.exists():
-                root = f"http://{reach}:{port_file.read_text(encoding='ascii')}"
-                try:
-                    if http.get(f"{root}/health").status_code == 200:
-                        return f"{root}/v1"
-                except httpx.TransportError:
-                    pass  # not listening yet
-            if time.monotonic() > deadline:
-                raise ServeFailed(
-                    f"The server was not ready after {timeout:g} s.",
-                    "It is still starting; libraries on a busy network file system can take long.",
-                    "Try again (the second start is quicker), or allow more: serve(..., timeout=600).",
-                    _tail(directory, 15),
-                )
-            time.sleep(0.1)
+def _free_port(host: str) -> int:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
 
 
-def _load(endpoint: Endpoint, process: subprocess.Popen[bytes], directory: Path, timeout: float) -> None:
-    """Have the server load the model now, so that the first answer is as quick as the others."""
-    key = endpoint.read_key()
-    assert key is not None
-    headers = {"Authorization": f"Bearer {key.get_secret_value()}"}
-    url = f"{endpoint.api_root.removesuffix('/v1')}/load_model"
-    problem = "it did not say that the model is ready"
-    try:
-        with (
-            httpx.Client(trust_env=False, timeout=timeout) as http,
-            http.stream("POST", url, json={"model": endpoint.model}, headers=headers) as response,
-        ):
-            for line in response.iter_lines():
-                event = json.loads(line.removeprefix("data: ")) if line.startswith("data: ") else {}
-                if event.get("status") == "ready":
-                    return
-                if event.get("status") == "error":
-                    problem = str(event.get("message", problem))
-    except httpx.HTTPError as error:
-        if process.poll() is not None:
-            raise _died(process, directory) from None
-        problem = str(error)
-    raise ServeFailed(
-        f"The server could not load {endpoint.model}.",
-        f"Its reason: {problem.rstrip('.')}.",
-        "Check that the model is one of transformers' and that its files are complete.",
-        _tail(directory, 15),
-    )
-
-
-def _died(process: subprocess.Popen[bytes], directory: Path) -> ServeFailed:
-    code = process.returncode
-    how = f"It was ended by signal {-code}." if code < 0 else f"It ended with exit code {code}."
-    remedy = "Ask for a session with more memory." if code == -9 else "The end of its log says why."
-    return ServeFailed("The server ended while it was starting.", how, remedy, _tail(directory, 15))
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-    if process.stdin is not None:
-        process.stdin.close()
-
-
-def _tail(directory: Path, lines: int) -> str:
-    try:
-        text = (directory / "log").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-    return "\n".join(text.splitlines()[-lines:])
+def _end(kept: Kept | None, sharing: Sharing | None, directory: Path) -> None:
+    if sharing is not None:
+        sharing.stop()
+    if kept is not None:
+        kept.stop()
+    shutil.rmtree(directory, ignore_errors=True)

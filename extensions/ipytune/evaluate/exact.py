@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ipytune import openmp
 from ipytune.data.findings import DatasetError
@@ -22,6 +22,7 @@ from ipytune.lora.config import DataSettings
 if TYPE_CHECKING:
     from ipytune.evaluate.generate import Generator
 
+T = TypeVar("T")
 MESSAGES = DataSettings(layout="messages")
 SPARE_TOKENS = 16  # beyond the longest expected answer: a longer one is wrong already
 
@@ -126,7 +127,7 @@ def load_examples(data: Path | str, layout: DataSettings = MESSAGES) -> list[Exa
     return examples
 
 
-def sample(examples: Sequence[Example], limit: int | None) -> list[Example]:
+def sample(examples: Sequence[T], limit: int | None) -> list[T]:
     """`limit` of the examples, spread over the file, in its order; all of them for None."""
     if limit is None or limit >= len(examples):
         return list(examples)

@@ -2,7 +2,9 @@
 
 from ipytune.widgets.chat import ChatPanel
 from ipytune.widgets.compare import ComparePanel, compare
+from ipytune.widgets.evaluation import EvaluationPanel
 from ipytune.widgets.finetune import FineTunePanel
+from ipytune.widgets.load import LoadPanel
 from ipytune.widgets.training import TrainingPanel
 
-__all__ = ["ChatPanel", "ComparePanel", "FineTunePanel", "TrainingPanel", "compare"]
+__all__ = ["ChatPanel", "ComparePanel", "EvaluationPanel", "FineTunePanel", "LoadPanel", "TrainingPanel", "compare"]

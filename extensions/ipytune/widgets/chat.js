@@ -1,5 +1,4 @@
-// The chat panel: which endpoint, the conversation, the prompt. Another endpoint, and a key, can be typed; the key goes
-// out in one message and its field is emptied before anything can keep it.
+// The chat panel: which endpoint, the conversation, the prompt. Another endpoint, and a key, can be typed.
 
 function render({ model, el: host }) {
   const chooser = el("select", { class: "ipt-select", "aria-label": "Endpoint", onchange: () => {
@@ -7,6 +6,10 @@ function render({ model, el: host }) {
     model.save_changes();
   } });
   const where = el("span", { class: "ipt-title" });
+  const undo = el("button", { class: "ipt-link", type: "button", text: "Undo",
+    title: "Bring back what was replaced or cleared", onclick: () => model.send({ do: "undo" }) });
+  const redo = el("button", { class: "ipt-link", type: "button", text: "Redo",
+    title: "Take the last Undo back", onclick: () => model.send({ do: "redo" }) });
   const clear = el("button", { class: "ipt-link", type: "button", text: "Clear",
     title: "Forget this conversation", onclick: () => model.send({ do: "clear" }) });
   const remember = el("input", { type: "checkbox", onchange: () => {
@@ -17,6 +20,7 @@ function render({ model, el: host }) {
   const problem = problemBox();
   const form = endpointForm(model);
   const key = keyField(model);
+  const settings = settingsView(model);
   const write = composer(model, { label: "Ask the endpoint…", send: (field) => {
     model.send({ do: "send", prompt: field.value });
     field.value = "";
@@ -24,18 +28,22 @@ function render({ model, el: host }) {
   host.append(el("section", { class: "ipt-panel", "aria-label": "Chat with an endpoint" },
     el("header", {}, el("span", { class: "ipt-kind", text: "Endpoint" }), chooser, where,
       el("span", { class: "ipt-space" }),
-      el("label", { class: "ipt-check", title: "Send the earlier turns along" }, remember, "conversation"), clear),
+      el("label", { class: "ipt-check", title: "Send the earlier turns along" }, remember, "conversation"), undo, redo,
+      clear),
     log, problem.box, write.node,
-    el("div", { class: "ipt-more" }, key, form)));
+    el("div", { class: "ipt-more" }, settings.node, key, form)));
 
   const rows = [];
+  const showEndpoints = whenChanged((endpoints) => {
+    chooser.replaceChildren(...endpoints.map((item, index) => el("option", { value: index, text: item.name })));
+  });
   function draw() {
     const endpoints = model.get("endpoints");
-    const chosen = model.get("chosen");
-    chooser.replaceChildren(...endpoints.map((item, index) =>
-      el("option", { value: index, selected: index === chosen, text: item.name })));
+    const busy = model.get("busy");
+    showEndpoints(endpoints);
+    chooser.value = String(model.get("chosen"));
     chooser.hidden = endpoints.length === 0;
-    const now = endpoints[chosen];
+    const now = endpoints[model.get("chosen")];
     where.textContent = now
       ? [now.model === now.name ? "" : now.model, now.url, now.key].filter(Boolean).join(" · ")
       : "Add an endpoint below to begin.";
@@ -43,53 +51,35 @@ function render({ model, el: host }) {
     form.open = form.open || endpoints.length === 0;
     remember.checked = model.get("remember");
     const live = model.get("live");
-    const turns = [...model.get("turns"), ...(live.prompt === undefined ? [] : [live])];
+    const writing = live.prompt === undefined ? [] : joined([live], model.get("grown"));
+    const turns = [...model.get("turns"), ...writing];
     const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
     while (rows.length > turns.length) rows.pop().node.remove();
     turns.forEach((turn, index) => {
       if (!rows[index]) {
-        const said = el("div", { class: "ipt-said" });
+        const said = turnView(model, "ipt-said");
         const answer = answerView();
-        const node = el("div", { class: "ipt-turn" }, said, answer.node);
-        rows.push({ node, said, answer, drawn: "" });
+        const node = el("div", { class: "ipt-turn" }, said.node, answer.node);
+        rows.push({ node, said, show: whenChanged((value) => answer.show(value)) });
         log.append(node);
       }
-      const row = rows[index];
-      const next = JSON.stringify(turn);
-      if (row.drawn === next) return; // finished turns need no drawing
-      row.drawn = next;
-      row.said.textContent = turn.prompt;
-      row.answer.show(turn);
+      rows[index].said.show(turn, busy);
+      rows[index].show(turn); // finished turns need no drawing
     });
     log.hidden = turns.length === 0;
     clear.hidden = turns.length === 0;
-    clear.disabled = model.get("busy");
+    undo.hidden = !model.get("undoable");
+    redo.hidden = !model.get("redoable");
+    clear.disabled = undo.disabled = redo.disabled = busy;
     if (atEnd) log.scrollTop = log.scrollHeight; // follow the text, unless the reader has scrolled up
     problem.show(model.get("problem"));
+    settings.draw();
     write.draw();
   }
   draw();
   log.scrollTop = log.scrollHeight;
-  return onChange(model, ["endpoints", "chosen", "remember", "turns", "live", "busy", "problem"], draw);
-}
-
-function secretInput(label) {
-  return el("input", { class: "ipt-input", type: "password", autocomplete: "off", spellcheck: "false",
-    placeholder: label, "aria-label": label, onkeydown: ownKeys });
-}
-
-function keyField(model) {
-  const value = secretInput("Key for this endpoint");
-  const use = el("button", { class: "ipt-button", type: "button", text: "Use key", onclick: () => {
-    model.send({ do: "key", value: value.value });
-    value.value = "";
-    box.open = false;
-  } });
-  const box = el("details", {}, el("summary", { text: "Type a key" }),
-    el("p", { class: "ipt-note", text: "Kept in this session's memory only; not saved with the notebook. Better: put it "
-      + "into a variable or a file, and name that in the endpoint." }),
-    el("div", { class: "ipt-fields" }, value, use));
-  return box;
+  return onChange(model, ["endpoints", "chosen", "remember", "turns", "live", "grown", "busy", "undoable", "redoable",
+    "parameters", "system", "problem"], draw);
 }
 
 function endpointForm(model) {

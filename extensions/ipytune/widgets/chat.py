@@ -1,4 +1,4 @@
-"""The chat panel: ask an endpoint, watch it write, see how quick it is, cancel it.
+"""The chat panel: choose an endpoint, ask, watch the answer come, stop it, read how quick it was, ask once more.
 
     panel = ChatPanel([server.base, server.tuned])
     panel                        # shows it
@@ -11,30 +11,32 @@ saved notebook nor in the widget's state, and the field is emptied at once.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import traitlets
 from pydantic import SecretStr
 
+from ipytune.compare.comparison import found
+from ipytune.compare.dialogue import Asked, Dialogue, Round, Terms, answer_of, follow
+from ipytune.compare.parameters import FIELDS, Parameters, as_text
 from ipytune.endpoints import background
-from ipytune.endpoints.client import Answer, Message
+from ipytune.endpoints.client import Answer
 from ipytune.endpoints.errors import BadRequest, EndpointError, ModelNotFound
-from ipytune.endpoints.exchange import Exchange, State, View
 from ipytune.endpoints.records import Endpoint, described
 from ipytune.widgets import picture
-from ipytune.widgets.answers import key_words, pause_for, shown, static_answer, text_line
+from ipytune.widgets.answers import Growth, bounded, joined, listed, shown, static_take, text_line
 from ipytune.widgets.shown import Panel, script
 
-_KEPT = 100  # turns in the panel's state; older ones stay in nobody's way
+_SHOWN = 100  # turns in the panel's state; older ones stay in nobody's way
 
 
 class ChatPanel(Panel):
     """See the module.
 
-    endpoints: one, or several to choose from.   remember: send the earlier turns along, as a conversation.
-    system: a system message before every conversation.   options: fields of every request (max_tokens, temperature).
+    endpoints: one, or several to choose from; a word is one of the catalogue, or a URL.   remember: send the earlier
+    turns along, as a conversation.   system: a system message before every conversation.   options: fields of every
+    request (max_tokens, temperature, tools).
     """
 
     _esm = script("answers.js", "chat.js")
@@ -42,51 +44,80 @@ class ChatPanel(Panel):
     endpoints: traitlets.List[dict[str, str]] = traitlets.List().tag(sync=True)
     chosen = traitlets.Int(0).tag(sync=True)
     remember = traitlets.Bool(True).tag(sync=True)
+    system = traitlets.Unicode("").tag(sync=True)
+    parameters: traitlets.List[dict[str, str]] = traitlets.List().tag(sync=True)
     turns: traitlets.List[dict[str, Any]] = traitlets.List().tag(sync=True)
     live = traitlets.Dict().tag(sync=True)
+    grown: traitlets.List[dict[str, Any]] = traitlets.List().tag(sync=True)
     busy = traitlets.Bool(False).tag(sync=True)
+    undoable = traitlets.Bool(False).tag(sync=True)
+    redoable = traitlets.Bool(False).tag(sync=True)
 
     def __init__(
         self,
-        endpoints: Endpoint | Sequence[Endpoint] = (),
+        endpoints: Endpoint | str | Sequence[Endpoint | str] = (),
         *,
         remember: bool = True,
         system: str | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(remember=remember)
+        self._dialogue = Dialogue()  # first: a panel that fails to come about is closed, too
+        self._asked_with = Parameters.of(**options)
+        given = [endpoints] if isinstance(endpoints, (Endpoint, str)) else list(endpoints)
+        self._endpoints = [found(item) for item in given]
+        super().__init__(remember=remember, system=system or "", parameters=self._asked_with.shown())
         self._lock = threading.RLock()
-        self._endpoints = [endpoints] if isinstance(endpoints, Endpoint) else list(endpoints)
         self._keys: dict[int, SecretStr] = {}
-        self._system = system
-        self._options = options
-        self._exchange: Exchange | None = None
-        self._prompt = ""
-        self._views: list[tuple[str, View]] = []
+        self._growth = Growth()
         self._show_endpoints()
 
     def send(self, prompt: str, endpoint: int | None = None) -> None:
-        """Ask the chosen endpoint, or the one with this number; returns at once. Raises ValueError when busy."""
+        """Ask the chosen endpoint, or the one with this number; returns at once. Raises EndpointError when busy."""
         self._begin(prompt, endpoint)
         self.watch(self._look)
 
     def ask(self, prompt: str, endpoint: int | None = None, timeout: float | None = None) -> Answer:
         """As `send`, then wait for the whole answer. Raises EndpointError as `ipytune.endpoints.chat` does."""
-        exchange = self._begin(prompt, endpoint)
-        with self.watched_here():
-            self._finish(exchange, timeout)
-        return exchange.wait(0)
+        self._begin(prompt, endpoint)
+        return self._wait(timeout)
+
+    def edit(self, turn: int, prompt: str | None = None, timeout: float | None = None) -> Answer:
+        """Ask a turn anew, counted from 0 (-1 is the last), with other words or the same, and wait for the answer. The
+        turns after it are gone; `undo` brings all of it back."""
+        rounds = self._dialogue.rounds
+        if not -len(rounds) <= turn < len(rounds):
+            raise BadRequest("There is no such turn.", f"The conversation has {len(rounds)}.", "The first is 0.")
+        self._begin_anew(rounds[turn].number, prompt)
+        return self._wait(timeout)
 
     def cancel(self) -> None:
         """Stop the answer that is being written."""
-        if self._exchange is not None:
-            self._exchange.cancel()
+        self._dialogue.cancel()
 
     def clear(self) -> None:
-        """Forget the conversation."""
-        with self._lock:
-            self._views.clear()
-            self.publish(turns=[], problem={})
+        """Forget the conversation; `undo` brings it back."""
+        self._dialogue.clear()
+        self._show_turns(problem={})
+
+    def undo(self) -> None:
+        """Bring back what the last edit replaced, or what was cleared."""
+        self._dialogue.undo()
+        self._show_turns(problem={})
+
+    def redo(self) -> None:
+        """Take the last `undo` back."""
+        self._dialogue.redo()
+        self._show_turns(problem={})
+
+    def set(self, name: str, value: Any) -> None:
+        """Change what the next requests ask for: `panel.set("temperature", 0.2)`; None leaves it to the server.
+
+        "system" is the message before the conversation. Raises BadRequest for a wrong value, which is shown at its
+        field.
+        """
+        self._set(name, value)
+        if name in self._asked_with.errors:
+            self._asked_with.options()
 
     def set_key(self, key: str | SecretStr, endpoint: int | None = None) -> None:
         """Use this key for the chosen endpoint as long as the panel lives. An empty one removes it."""
@@ -106,9 +137,9 @@ class ChatPanel(Panel):
         if not endpoint.model:
             names = background.models(endpoint, key=key)
             if len(names) != 1:
-                listed = ", ".join(names) if names else "none"
+                words = ", ".join(names) if names else "none"
                 raise ModelNotFound(
-                    "Which model?", f"{endpoint.base_url} lists: {listed}.", "Type one of these names.", names
+                    "Which model?", f"{endpoint.base_url} lists: {words}.", "Type one of these names.", names
                 )
             endpoint = endpoint.model_copy(update={"model": names[0], "name": endpoint.name or names[0]})
         with self._lock:
@@ -119,84 +150,112 @@ class ChatPanel(Panel):
             self._show_endpoints()
             self.publish(chosen=index, problem={})
 
+    def close(self) -> None:
+        self.cancel()
+        super().close()
+
     def actions(self) -> Mapping[str, Callable[[dict[str, Any]], None]]:
         return {
             "send": lambda message: self.send(str(message.get("prompt", ""))),
+            "edit": self._edit_typed,
             "cancel": lambda _: self.cancel(),
             "clear": lambda _: self.clear(),
+            "undo": lambda _: self.undo(),
+            "redo": lambda _: self.redo(),
+            "set": self._set_typed,
             "key": lambda message: self.set_key(str(message.get("value", ""))),
             "add": self._add_typed,
         }
 
+    @property
+    def written(self) -> str:
+        """The answer that is being written, as far as the panel shows it."""
+        whole = [dict(self.live)] if self.live else []
+        return "".join(str(item["text"]) for item in joined(whole, self.grown))
+
     def static_html(self) -> str:
         rows = [
-            f'<div style="margin-top:8px">{picture.prompt(prompt)}{picture.columns([static_answer(view)])}</div>'
-            for prompt, view in self._views
+            f'<div style="margin-top:8px">{picture.prompt(item.prompt)}'
+            f"{picture.columns([static_take(item.takes[0])])}</div>"
+            for item in self._dialogue.rounds
         ]
         return picture.frame("Chat", ", ".join(item["name"] for item in self.endpoints) or "no endpoint", *rows)
 
     def static_text(self) -> str:
-        lines = [f"> {prompt}\n{text_line(view)}" for prompt, view in self._views]
+        lines = [f"> {item.prompt}\n{text_line(item.takes[0][0])}" for item in self._dialogue.rounds]
         return "\n".join([f"ChatPanel({', '.join(item['name'] for item in self.endpoints)})", *lines])
 
-    def _begin(self, prompt: str, index: int | None) -> Exchange:
-        with self._lock:
-            if self._exchange is not None and not self._exchange.done:
-                raise BadRequest("An answer is still being written.", "", "Wait for it, or cancel it.")
-            if not prompt.strip():
-                raise BadRequest("There is nothing to send.", "The prompt is empty.", "Type a question.")
-            index = self.chosen if index is None else index
-            if not 0 <= index < len(self._endpoints):
-                raise BadRequest("There is no endpoint to ask.", "", "Add one: its URL and the model's name.")
-            self.problem = {}
-            self._prompt = prompt
-            endpoint = self._endpoints[index]
-            self._exchange = Exchange(endpoint, self._messages(prompt), key=self._keys.get(index), **self._options)
-            self.publish(chosen=index, busy=True, live={"prompt": prompt, **shown(self._exchange.view())})
-            return self._exchange
+    # --- inside ------------------------------------------------------------------------------------------------------
 
-    def _messages(self, prompt: str) -> list[Message]:
-        messages: list[Message] = [{"role": "system", "content": self._system}] if self._system else []
-        if self.remember:
-            for earlier, view in self._views:
-                if view.state is State.DONE:  # a broken answer would teach the model to break off
-                    messages += [{"role": "user", "content": earlier}, {"role": "assistant", "content": view.text}]
-        return [*messages, {"role": "user", "content": prompt}]
+    def _begin(self, prompt: str, index: int | None, keep: int | None = None, fresh: bool = False) -> None:
+        with self._lock:
+            index = self.chosen if index is None else index
+            there = 0 <= index < len(self._endpoints)
+            asked = [Asked(self._endpoints[index], self._keys.get(index))] if there else []
+            terms = Terms(self.system, self._asked_with.options())
+            started = self._dialogue.begin(prompt, asked, terms, keep=keep, fresh=fresh or not self.remember)
+            self._growth = Growth()
+            self.problem = {}
+            if keep is not None:
+                self._show_turns()
+            self._show_live(started, chosen=index, busy=True, undoable=False, redoable=False)
+
+    def _begin_anew(self, number: int, prompt: str | None) -> None:
+        with self._lock:
+            place = self._dialogue.place(number)
+            old = self._dialogue.rounds[place]
+            self._begin(old.prompt if prompt is None else prompt, None, keep=place, fresh=old.fresh)
+
+    def _wait(self, timeout: float | None) -> Answer:
+        with self.watched_here():
+            follow(self._look, self.cancel, timeout)
+        return answer_of(self._dialogue.rounds[-1].takes[0][0])
 
     def _look(self) -> float | None:
         """Show how far the answer is; seconds until the next look, None when it has ended."""
         with self._lock:
-            exchange = self._exchange
-            if exchange is None:
+            seen = self._dialogue.look()
+            if seen is None:
                 return None
-            over = exchange.done
-            view = exchange.view()
-            if not over:
-                self.publish(live={"prompt": self._prompt, **shown(view)})
-                return pause_for([view])
-            self._exchange = None
-            self._views = [*self._views, (self._prompt, view)][-_KEPT:]
-            turns = [{"prompt": prompt, **shown(past)} for prompt, past in self._views]
-            self.publish(turns=turns, live={}, busy=False)
+            if not seen.over:
+                return self._show_live(seen)
+            self._show_turns(live={}, grown=[], busy=False)
             return None
 
-    def _finish(self, exchange: Exchange, timeout: float | None) -> None:
-        try:
-            wait_all([exchange], self._look, timeout)
-        except TimeoutError:
-            exchange.cancel()
-            raise
+    def _show_live(self, seen: Round, **traits: Any) -> float:
+        answer = {"prompt": seen.prompt, "number": seen.number, **shown(seen.takes[0])}
+        pictured, pause = self._growth.step([answer])
+        whole = {"live": pictured["whole"][0]} if "whole" in pictured else {}
+        self.publish(**whole, grown=pictured["added"], **traits)
+        return pause
+
+    def _show_turns(self, **traits: Any) -> None:
+        rounds = self._dialogue.rounds[-_SHOWN:]
+        turns = [{"prompt": item.prompt, "number": item.number, **shown(item.takes[0])} for item in rounds]
+        dialogue = self._dialogue
+        self.publish(turns=bounded(turns), undoable=dialogue.undoable, redoable=dialogue.redoable, **traits)
 
     def _show_endpoints(self) -> None:
-        self.endpoints = [
-            {
-                "name": endpoint.name,
-                "model": endpoint.model,
-                "url": endpoint.base_url,
-                "key": key_words(endpoint, index in self._keys),
-            }
-            for index, endpoint in enumerate(self._endpoints)
-        ]
+        typed = [index in self._keys for index in range(len(self._endpoints))]
+        self.endpoints = listed(self._endpoints, typed)
+
+    def _set(self, name: str, value: Any) -> None:
+        with self._lock:
+            if name == "system":
+                self.system = as_text(value)
+                return
+            self._asked_with = self._asked_with.changed(name, value)
+            self.parameters = self._asked_with.shown()
+
+    def _set_typed(self, message: dict[str, Any]) -> None:
+        name = str(message.get("name"))
+        if name in FIELDS or name == "system":  # others are set by code, not by a page
+            self._set(name, str(message.get("value", "")))
+
+    def _edit_typed(self, message: dict[str, Any]) -> None:
+        typed = message.get("prompt")
+        self._begin_anew(int(message.get("number", 0)), None if typed is None else str(typed))
+        self.watch(self._look)
 
     def _add_typed(self, message: dict[str, Any]) -> None:
         typed = str(message.get("key", "")).strip()
@@ -215,19 +274,3 @@ class ChatPanel(Panel):
             self.add(endpoint, key)
         except EndpointError as error:
             self.fail(error)
-
-
-def wait_all(exchanges: Sequence[Exchange], look: Callable[[], float | None], timeout: float | None) -> None:
-    """Look until nothing goes on any more. An interrupt or the timeout leaves through its exception; the first cancels
-    what is being written."""
-    deadline = None if timeout is None else time.monotonic() + timeout
-    try:
-        while (pause := look()) is not None:
-            if deadline is not None and time.monotonic() > deadline:
-                raise TimeoutError(f"No whole answer within {timeout:g} s.")
-            time.sleep(pause)
-    except KeyboardInterrupt:
-        for exchange in exchanges:
-            exchange.cancel()
-        look()
-        raise

@@ -467,7 +467,9 @@ class FineTunePanel(Panel):
         system, question = self._first_words(run)
         with self._lock:
             self._server = server
-        sides = ComparePanel(server.endpoints, question, system=system or None, temperature=0, max_tokens=256)
+        sides = ComparePanel(
+            server.endpoints, question, system=system or None, temperature=0, max_tokens=256, remember=False
+        )
         self.sides = sides
         return sides
 

@@ -11,6 +11,9 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from ipytune.chart import Axes
+from ipytune.compare.differences import Part
+from ipytune.compare.page import marked
+from ipytune.compare.plain import visible
 from ipytune.series import Point
 
 _FRAME = (
@@ -46,8 +49,9 @@ def problem_box(what: str, why: str, remedy: str, log: str = "") -> str:
 def answer_column(title: str, text: str, line: str) -> str:
     return (
         '<td style="vertical-align:top;text-align:left;padding:4px 16px 4px 0;border:0">'
-        f'<b>{escape(title)}</b><div style="opacity:.7">{escape(line)}</div>'
-        f'<pre style="white-space:pre-wrap;margin:4px 0 0;background:none">{escape(text)}</pre></td>'
+        f'<b>{escape(visible(title))}</b><div style="opacity:.7">{escape(visible(line))}</div>'
+        f'<pre dir="auto" style="white-space:pre-wrap;margin:4px 0 0;background:none">{escape(visible(text))}</pre>'
+        "</td>"
     )
 
 
@@ -87,4 +91,20 @@ def samples(said: Sequence[tuple[str, str]]) -> str:
 
 
 def prompt(words: str) -> str:
-    return f'<div style="margin-top:8px;white-space:pre-wrap;font-weight:500">{escape(words)}</div>'
+    return f'<div dir="auto" style="margin-top:8px;white-space:pre-wrap;font-weight:500">{escape(visible(words))}</div>'
+
+
+def folded(title: str, *parts: str) -> str:
+    """What is there when it is wanted; `parts` are HTML already."""
+    return f'<details style="margin-top:8px"><summary>{escape(visible(title))}</summary>{"".join(parts)}</details>'
+
+
+def word_difference(title: str, parts: Sequence[Part]) -> str:
+    """Two texts as one: struck through what only the first has, underlined what only the second has."""
+    shown = f'<pre dir="auto" style="white-space:pre-wrap;margin:4px 0 0;background:none">{marked(parts)}</pre>'
+    return folded(title, shown)
+
+
+def lines(words: Sequence[str]) -> str:
+    """Sentences, one below another."""
+    return "".join(f'<div style="margin-top:4px">{escape(visible(said))}</div>' for said in words)

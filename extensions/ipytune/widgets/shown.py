@@ -18,6 +18,7 @@ import anywidget
 import traitlets
 from IPython.display import display
 
+from ipytune.compare.plain import visible
 from ipytune.models import ModelNotFound
 
 _HERE = Path(__file__).parent
@@ -42,7 +43,9 @@ class Panel(anywidget.AnyWidget):
         super().__init__(**traits)
         self._publishing = threading.RLock()
         self._display: Any = None
+        self._watching = threading.Lock()
         self._watcher: threading.Thread | None = None
+        self._wanted = False
         self._in_cell = False
         # ipykernel 7.4 delivers a widget's messages to the shell from which the widget last sent; a cell that waits is
         # the main one, so Stop would wait for the cell that waits for Stop. Deliver where the browser addressed them:
@@ -63,11 +66,12 @@ class Panel(anywidget.AnyWidget):
     def fail(self, error: Exception) -> None:
         """Show an error in the panel; the kind only of one whose message was not written for the user."""
         told = isinstance(error, (ValueError, RuntimeError, OSError, ModelNotFound))
+        what = str(getattr(error, "what", "")) or (str(error) if told else f"{type(error).__name__}: {error}")
         self.problem = {
-            "what": str(getattr(error, "what", "")) or (str(error) if told else f"{type(error).__name__}: {error}"),
-            "why": str(getattr(error, "why", "")),
-            "remedy": str(getattr(error, "remedy", "")),
-            "log": str(getattr(error, "log_tail", "")),
+            "what": visible(what),
+            "why": visible(str(getattr(error, "why", ""))),
+            "remedy": visible(str(getattr(error, "remedy", ""))),
+            "log": visible(str(getattr(error, "log_tail", ""))),
         }
 
     def publish(self, **traits: Any) -> None:
@@ -81,16 +85,19 @@ class Panel(anywidget.AnyWidget):
 
         A thread and not an asyncio task: ipykernel 7 runs no task of a cell that has ended (ipykernel #1510).
         """
-        if not self._in_cell and (self._watcher is None or not self._watcher.is_alive()):
-            self._watcher = threading.Thread(target=self._watch, args=(look,), name="ipytune-panel", daemon=True)
-            self._watcher.start()
+        with self._watching:
+            self._wanted = True  # should the thread be about to end, it looks once more
+            if not self._in_cell and self._watcher is None:
+                self._watcher = threading.Thread(target=self._watch, args=(look,), name="ipytune-panel", daemon=True)
+                self._watcher.start()
 
     @contextmanager
     def watched_here(self) -> Iterator[None]:
         """Inside, the running cell looks itself: what it sends belongs to it and is saved; see settle()."""
-        self._in_cell = True
-        watcher, self._watcher = self._watcher, None
-        if watcher is not None:
+        with self._watching:
+            self._in_cell = True
+            watcher = self._watcher
+        if watcher is not None and watcher is not threading.current_thread():
             watcher.join()
         try:
             yield
@@ -127,15 +134,19 @@ class Panel(anywidget.AnyWidget):
         return self.static_text()
 
     def _watch(self, look: Callable[[], float | None]) -> None:
-        while self.comm is not None and not self._in_cell:
+        while True:
+            self._wanted = False
             try:
                 pause = look()
             except Exception as error:  # a thread's exception would be seen by nobody
                 self.fail(error)
-                return
-            if pause is None:
-                return
-            time.sleep(pause)
+                pause = None
+            with self._watching:
+                over = pause is None and not self._wanted
+                if over or self._in_cell or self.comm is None:
+                    self._watcher = None
+                    return
+            time.sleep(pause or 0.0)
 
     def _on_message(self, _: Any, content: Any, __: Any) -> None:
         if not isinstance(content, dict):

@@ -18,6 +18,7 @@ _ENDED = "The pod ended before the session was usable."
 _ASK = "Tell the site's support."
 _OTHER = "Choose another environment, and tell the site's support."
 _AGAIN = "Start again."
+_ELSEWHERE = "Choose another target, and tell the site's support."
 _LESS = "Try a smaller profile or another target, or try later."
 _IMAGE_WAITS = ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName")
 
@@ -267,8 +268,15 @@ def occupied(words: str) -> StartFailed:
     return StartFailed("The pod could not be created.", words, remedy, reason="leftover")
 
 
-def not_in_time(pod: dict[str, Any] | None, waited: float) -> StartFailed:
-    """The pod did not run within the target's start_timeout (`waited` seconds)."""
+_UNPREPARED = {
+    "FailedCreatePodSandBox": ("Its node cannot prepare pods.", _ELSEWHERE),
+    "FailedMount": ("A volume of the pod could not be mounted.", _ELSEWHERE),
+    "FailedAttachVolume": ("A volume of the pod could not be attached.", _ELSEWHERE),
+}
+
+
+def not_in_time(pod: dict[str, Any] | None, waited: float, events: Sequence[str] = ()) -> StartFailed:
+    """The pod did not run within the target's start_timeout (`waited` seconds); `events` as of `deleted`."""
     what = f"The pod did not start within {spoken_duration(waited)} and was taken back."
     words = unschedulable(pod or {})
     if words is not None:
@@ -276,7 +284,12 @@ def not_in_time(pod: dict[str, Any] | None, waited: float) -> StartFailed:
     states = ((pod or {}).get("status") or {}).get("containerStatuses") or []
     waits = [str((s.get("state", {}).get("waiting") or {}).get("reason") or "") for s in states]
     why = "Its node was still preparing it." if any(waits) or _scheduled(pod) else "Kubernetes had not looked at it."
-    return StartFailed(what, why, "Try again, or choose another target.", ", ".join(filter(None, waits)), "timeout")
+    remedy = "Try again, or choose another target."
+    for event in reversed(events):
+        if (known := _UNPREPARED.get(event.partition(":")[0])) is not None:
+            why, remedy = known
+            break
+    return StartFailed(what, why, remedy, "\n".join([*events[-8:], *filter(None, waits)]), "timeout")
 
 
 def _scheduled(pod: dict[str, Any] | None) -> bool:

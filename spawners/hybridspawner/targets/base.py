@@ -17,6 +17,7 @@ from jupyterhub.spawner import Spawner
 
 from ..capacity import Access, Reading
 from ..diagnose import StartFailed
+from ..endpoints import SiteEndpoint, session_variables
 from ..request import SpawnRequest
 from ..site import Realisation, Resources
 
@@ -41,6 +42,13 @@ class Launch:
     request: SpawnRequest
     resources: Resources
     realisation: Realisation
+    endpoints: tuple[SiteEndpoint, ...] = ()
+    """The site's model endpoints that this user may ask."""
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What the session's environment gets by the site file; the environment's own variables go before."""
+        return {**session_variables(self.endpoints), **self.realisation.variables}
 
 
 class SessionSpawner(Protocol):

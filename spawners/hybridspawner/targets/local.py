@@ -187,7 +187,7 @@ class Local:
             return
         if launch.realisation.python:
             child.cmd = [launch.realisation.python, "-m", "jupyterhub.singleuser"]
-        child.environment = {**child.environment, **launch.realisation.variables}
+        child.environment = {**child.environment, **launch.variables}
         set_traits(child, self._spec.traits, f"target {self.name}")
         set_traits(child, launch.realisation.traits, f"environment {launch.request.environment} on {self.name}")
         self._fill_home(Path(child.home_dir))

@@ -11,7 +11,7 @@ import pytest
 
 from ipytune.endpoints import Endpoint, ServerFailed, chat, models
 from ipytune.endpoints.exchange import Cancelled, Exchange, State
-from tests.ipytune.endpoints.mock_server import Mock, reply, words
+from tests.ipytune.endpoints.mock_server import Mock, delta, event, reply, stream, words
 
 USER = [{"role": "user", "content": "hi"}]
 
@@ -68,3 +68,14 @@ def test_a_failure_is_in_the_view_and_raised_by_wait(endpoint: Endpoint, mock: M
     with pytest.raises(ServerFailed, match="boom"):
         exchange.wait(5)
     assert exchange.view().state is State.FAILED and exchange.view().error is not None
+
+
+def test_calls_of_tools_and_logprobs_are_in_the_view(endpoint: Endpoint, mock: Mock) -> None:
+    call = {"index": 0, "id": "a", "function": {"name": "now", "arguments": "{}"}}
+    logprobs = {"content": [{"token": "x", "logprob": -1.0}]}
+    chunk = {"choices": [{"delta": {"content": "x", "tool_calls": [call]}, "logprobs": logprobs}]}
+    mock.replies(stream(event(chunk), delta(finish_reason="tool_calls")))
+    exchange = Exchange(endpoint, USER)
+    exchange.wait(5)
+    assert [each.name for each in exchange.view().tool_calls] == ["now"]
+    assert [each.logprob for each in exchange.view().logprobs] == [-1.0]

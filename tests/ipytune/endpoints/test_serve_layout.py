@@ -10,7 +10,7 @@ from huggingface_hub.utils import validate_repo_id
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ipytune.endpoints.layout import Served, served_name, write_cache
+from ipytune.endpoints.layout import Served, add, remove, served_name, write_cache
 
 
 @pytest.fixture
@@ -60,3 +60,26 @@ def test_what_is_no_model_or_no_adapter_is_named(tmp_path: Path, base: Path) -> 
         write_cache(tmp_path / "b", [Served("x", base, tmp_path / "no-such-run")])
     with pytest.raises(ValueError, match="same name"):
         write_cache(tmp_path / "c", [Served("x", base), Served("x", base)])
+
+
+def test_a_model_comes_and_goes_while_others_stay(tmp_path: Path, base: Path, adapter: Path) -> None:
+    cache = tmp_path / "cache"
+    write_cache(cache, [Served("base", base)])
+    add(cache, Served("tuned", base, adapter))
+    with pytest.raises(FileExistsError, match="tuned"):
+        add(cache, Served("tuned", base, adapter))
+    assert {entry.name for entry in cache.iterdir()} == {"models--base", "models--tuned"}
+    remove(cache, "tuned")
+    assert {entry.name for entry in cache.iterdir()} == {"models--base"}
+    assert (adapter / "adapter_model.safetensors").is_file()  # links were removed, not what they lead to
+
+
+def test_a_model_that_cannot_be_added_leaves_nothing(tmp_path: Path, base: Path) -> None:
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    (damaged / "adapter_config.json").write_text("{")
+    cache = tmp_path / "cache"
+    write_cache(cache, [Served("base", base)])
+    with pytest.raises(ValueError):
+        add(cache, Served("tuned", base, damaged))
+    assert {entry.name for entry in cache.iterdir()} == {"models--base"}

@@ -109,6 +109,37 @@ async def test_a_cut_stream_is_an_error_that_keeps_what_came(
     assert answering.answer.text == "half"
 
 
+async def test_half_an_event_at_the_end_is_a_cut(client: Client, endpoint: Endpoint, mock: Mock) -> None:
+    mock.replies(stream(delta("half"), b'data: {"choices": [{"del'))
+    with pytest.raises(StreamCut, match="middle of an event"):
+        await client.ask(endpoint, USER)
+
+
+@pytest.mark.parametrize("ending", [[CUT], [b'data: {"usage'], [b": bye\n", CUT]])
+async def test_what_breaks_after_the_finish_reason_takes_nothing_from_the_answer(
+    client: Client, endpoint: Endpoint, mock: Mock, ending: list[object]
+) -> None:
+    mock.replies(stream(delta("whole"), delta(finish_reason="stop"), *ending))
+    answer = await client.ask(endpoint, USER)
+    assert (answer.text, answer.finish_reason, answer.metrics.estimated) == ("whole", "stop", True)
+
+
+async def test_a_server_that_never_closes_after_its_finish_reason_is_left(endpoint: Endpoint, mock: Mock) -> None:
+    mock.replies(stream(delta("whole"), delta(finish_reason="stop"), threading.Event()))
+    async with Client(Timeouts(between_tokens=0.1)) as client:
+        assert (await client.ask(endpoint, USER)).finish_reason == "stop"
+    assert await asyncio.to_thread(mock.client_left.wait, 5)
+
+
+async def test_what_is_no_json_later_keeps_what_came(client: Client, endpoint: Endpoint, mock: Mock) -> None:
+    mock.replies(stream(delta("a") + b"data: {nonsense}\n\n"))
+    with pytest.raises(ServerFailed, match="a part of its answer that cannot be read"):
+        async with client.stream(endpoint, USER) as answering:
+            async for _ in answering:
+                pass
+    assert answering.answer.text == "a"
+
+
 async def test_an_error_inside_the_stream(client: Client, endpoint: Endpoint, mock: Mock) -> None:
     mock.replies(stream(delta("a"), event({"error": {"message": "CUDA out of memory"}})))
     with pytest.raises(ServerFailed, match="CUDA out of memory"):

@@ -1,129 +1,100 @@
-"""Chat and comparison: what buttons and code do, what is saved, and that no key and no raw HTML is in it."""
+"""Answers as the browser gets them: little traffic however long they are, harmless, bounded; all of it pure."""
 
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Iterator
+import random
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from ipytune.endpoints import BadRequest, Endpoint, ModelNotFound, ServerFailed
-from ipytune.widgets import ChatPanel, ComparePanel
-from tests.browser.lab import until
-from tests.ipytune.endpoints.mock_server import Mock, mock_server, reply, words
+from ipytune.endpoints import Endpoint, Metrics, ServerFailed
+from ipytune.endpoints.exchange import State, View
+from ipytune.endpoints.logprobs import TokenLogprob
+from ipytune.endpoints.tool_calls import ToolCall
+from ipytune.widgets.answers import FASTEST, Growth, bounded, joined, shown, static_take
 
-SECRET = "typed-SECRET-4711"
-
-
-@pytest.fixture
-def mock() -> Iterator[Mock]:
-    with mock_server() as running:
-        yield running
+ENDPOINT = Endpoint(name="e", base_url="http://127.0.0.1:1", model="m")
 
 
-@pytest.fixture
-def endpoint(mock: Mock) -> Endpoint:
-    return Endpoint(name="e", base_url=mock.url, model="m")
+def answers(*texts: str) -> list[dict[str, object]]:
+    return [shown([View(ENDPOINT, State.WRITING, text)]) for text in texts]
 
 
-def state_of(panel: ChatPanel | ComparePanel) -> str:
-    return json.dumps({name: repr(value) for name, value in panel.get_state().items() if not name.startswith("_")})
+def test_a_long_answer_is_not_sent_again_with_every_picture() -> None:
+    growth, length, sent, seconds, pictures = Growth(), 0, 0, 0.0, 0
+    whole: list[dict[str, object]] = []
+    while length < 100_000:
+        length = min(100_000, round(seconds * 4_000))  # a thousand tokens a second
+        traits, pause = growth.step(answers("x" * length, "y" * length))
+        whole = traits.get("whole", whole)
+        assert joined(whole, traits["added"])[1]["text"] == "y" * length
+        sent += len(json.dumps(traits))
+        seconds += pause
+        pictures += 1
+    assert pictures > 100  # it is seen to grow
+    assert sent / seconds < 200_000  # bytes a second: a fifth of what Jupyter's server lets through
+    naive = sum(2 * 4_000 * FASTEST * n for n in range(round(seconds / FASTEST)))
+    assert sent < naive / 3
 
 
-def test_an_answer_is_in_the_panel_and_returned(endpoint: Endpoint) -> None:
-    panel = ChatPanel(endpoint)
-    assert panel.ask("hi").text == "hello there"
-    assert [turn["text"] for turn in panel.turns] == ["hello there"]
-    assert not panel.busy and panel.live == {}
-    assert ["Tokens", "2"] in panel.turns[0]["facts"]
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.text(max_size=5), st.text(max_size=5)), max_size=12), st.randoms(use_true_random=False))
+def test_what_is_put_together_is_what_there_is(steps: list[tuple[str, str]], chance: random.Random) -> None:
+    growth, texts = Growth(), ["", ""]
+    whole: list[dict[str, object]] = []
+    for more in steps:
+        texts = [old + new * chance.choice([1, 1, 3000]) for old, new in zip(texts, more, strict=True)]
+        if chance.random() < 0.1:
+            texts = list(more)  # another round
+        now = answers(*texts)
+        traits, _ = growth.step(now, last=chance.random() < 0.2)
+        whole = traits.get("whole", whole)
+        shown_now = joined(whole, traits["added"])
+        assert [item["text"] for item in shown_now] == [item["text"] for item in now]
 
 
-def test_a_conversation_sends_earlier_turns_unless_it_is_off(endpoint: Endpoint, mock: Mock) -> None:
-    panel = ChatPanel(endpoint, system="be brief")
-    panel.ask("one")
-    panel.ask("two")
-    assert [m["content"] for m in mock.requests[1].body["messages"]] == ["be brief", "one", "hello there", "two"]
-    panel.remember = False
-    panel.ask("three")
-    assert [m["content"] for m in mock.requests[2].body["messages"]] == ["be brief", "three"]
+def test_earlier_answers_share_a_budget_and_the_newest_stays_whole() -> None:
+    kept = bounded(answers("a" * 9_000, "b" * 9_000, "c" * 9_000), budget=20_000)
+    assert [len(item["text"]) for item in kept] == [2_000, 9_000, 9_000]
+    assert "Shortened here" in kept[0]["note"] and not kept[1]["note"]
 
 
-def test_cancel_keeps_what_came_and_frees_the_panel(endpoint: Endpoint, mock: Mock) -> None:
-    mock.replies(words("one two", threading.Event()))
-    panel = ChatPanel(endpoint)
-    panel._on_message(panel, {"do": "send", "prompt": "hi"}, [])
-    until(lambda: panel.live.get("text") == "one", "the first word", 5)
-    with pytest.raises(BadRequest, match="still being written"):
-        panel.send("again")
-    panel._on_message(panel, {"do": "cancel"}, [])
-    until(lambda: not panel.busy, "the end", 5)
-    assert panel.turns[0]["state"] == "cancelled" and panel.turns[0]["text"] == "one"
-    assert mock.client_left.wait(5)
-
-
-def test_a_failed_answer_is_shown_and_raised(endpoint: Endpoint, mock: Mock) -> None:
-    mock.replies(reply(500, {"error": "boom"}))
-    panel = ChatPanel(endpoint)
-    with pytest.raises(ServerFailed):
-        panel.ask("hi")
-    assert "boom" in panel.turns[0]["problem"]["why"] and not panel.busy
-
-
-def test_a_typed_key_is_used_and_is_nowhere_in_the_state(endpoint: Endpoint, mock: Mock) -> None:
-    panel = ChatPanel(endpoint)
-    panel._on_message(panel, {"do": "key", "value": SECRET}, [])
-    panel.ask("hi")
-    assert mock.requests[0].headers["authorization"] == f"Bearer {SECRET}"
-    assert panel.endpoints[0]["key"] == "key typed for this panel"
-    assert SECRET not in state_of(panel) + panel.static_html() + panel.static_text() + repr(vars(panel))
-    panel.set_key("")
-    panel.ask("hi")
-    assert "authorization" not in mock.requests[1].headers
-
-
-def test_an_endpoint_can_be_typed(mock: Mock) -> None:
-    panel = ChatPanel()
-    with pytest.raises(BadRequest, match="no endpoint"):
-        panel.ask("hi")
-    panel._on_message(panel, {"do": "add", "url": mock.url, "model": "", "key": SECRET}, [])
-    until(lambda: len(panel.endpoints) == 1, "the endpoint", 5)
-    assert panel.endpoints[0]["model"] == "m"  # the server's only one
-    panel.ask("hi")
-    assert SECRET not in state_of(panel)
-    panel._on_message(panel, {"do": "add", "url": "ftp://x", "model": "m"}, [])
-    assert "http://" in panel.problem["why"]
-
-
-def test_several_models_are_listed_to_choose_from(mock: Mock) -> None:
-    mock.models = ("a", "b")
-    with pytest.raises(ModelNotFound, match="a, b"):
-        ChatPanel().add(Endpoint(name="", base_url=mock.url, model=""))
-
-
-def test_model_output_is_escaped_in_the_static_picture(endpoint: Endpoint, mock: Mock) -> None:
-    mock.replies(words("<img/src=x/onerror=alert(1)>"))
-    chat, both = ChatPanel(endpoint), ComparePanel([endpoint, endpoint])
-    chat.ask("<b>prompt</b>")
-    both.ask("<b>prompt</b>")
-    for html in (chat.static_html(), both.static_html()):
-        assert "<img" not in html and "<b>prompt" not in html and "&lt;img" in html
-
-
-def test_answers_come_side_by_side_and_one_failure_leaves_the_other(endpoint: Endpoint, mock: Mock) -> None:
-    mock.answer = lambda request: (
-        words("fine") if request.body["model"] == "m" else reply(404, {"detail": "no such model"})
+def test_what_a_model_wrote_is_made_harmless() -> None:
+    view = View(
+        ENDPOINT.model_copy(update={"name": "e\u202e"}),
+        State.FAILED,
+        "\x1b[2J<i>\u202e",
+        "\x07",
+        error=ServerFailed("w\x1b", "why", ""),
+        tool_calls=(ToolCall("1", "f\x1b", '{"a": 1}'),),
+        logprobs=(TokenLogprob("\u202e", -0.1, (("\x1b", -0.1), (" ", -9.0))), TokenLogprob("a", None)),
     )
-    panel = ComparePanel([endpoint, endpoint.model_copy(update={"name": "other", "model": "x"})], system="s")
-    good, bad = panel.ask("hi")
-    assert (good.text, good.error) == ("fine", None)
-    assert isinstance(bad.error, ModelNotFound)
-    assert [column["state"] for column in panel.columns] == ["done", "failed"]
-    assert "same time" in panel.note and not panel.busy
-    assert mock.requests[0].body["messages"][0]["content"] == "s"
+    column = shown([view])
+    flat = json.dumps(column, ensure_ascii=False) + static_take([view])
+    assert not any(character in flat for character in ("\u202e", "\x1b", "\x07", "\\u001b"))
+    assert "<i>" not in static_take([view])
+    assert column["logprobs"] == [["⟨U+202E⟩", "90%", "␛ 90%, ␣ < 1 %"], ["a", "–", ""]]
 
 
-@pytest.mark.parametrize("count", [0, 1, 5])
-def test_a_comparison_takes_two_to_four(endpoint: Endpoint, count: int) -> None:
-    with pytest.raises(ValueError, match="two to four"):
-        ComparePanel([endpoint] * count)
+def test_of_several_answers_the_most_frequent_is_shown_once_all_are_there() -> None:
+    done = [View(ENDPOINT, State.DONE, text) for text in ("a", "b", "b")]
+    column = shown(done, asked=3)
+    assert (column["text"], column["groups"]) == ("b", [[2, "b"], [1, "a"]])
+    writing = shown([*done[:1], View(ENDPOINT, State.WRITING, "so f")], asked=3)
+    assert writing["text"] == "so f" and writing["note"].startswith("Answer 2 of 3.")
+
+
+@pytest.mark.parametrize(
+    ("view", "words"),
+    [
+        (View(ENDPOINT, State.CANCELLED, "a"), "Cancelled"),
+        (View(ENDPOINT, State.DONE), "empty"),
+        (View(ENDPOINT, State.DONE, finish_reason="tool_calls"), "Nothing is run"),
+        (View(ENDPOINT, State.DONE, "a", finish_reason="length"), "max_tokens"),
+        (View(ENDPOINT, State.DONE, "a", metrics=Metrics(ttft=0.1)), "chunks were counted"),
+    ],
+)
+def test_what_a_reader_must_know_is_said(view: View, words: str) -> None:
+    assert words in shown([view])["note"]

@@ -11,6 +11,7 @@ from jupyterhub.spawner import Spawner
 from kubespawner.clients import load_config, shared_client
 
 from ...capacity import Access, Reading
+from ...endpoints import session_variables
 from ...site import KubernetesTarget
 from ..base import Launch, set_traits
 from . import capacity
@@ -81,7 +82,10 @@ class Kubernetes:
             child.extra_resource_guarantees = {**child.extra_resource_guarantees, **gpus}
         if realisation.image:
             child.image = realisation.image
-        child.environment = {**child.environment, **realisation.variables}
+        # KubeSpawner fills in {username} and the like: the braces of JSON are doubled, those of the site file are not
+        told = session_variables(launch.endpoints)
+        told = {name: value.replace("{", "{{").replace("}", "}}") for name, value in told.items()}
+        child.environment = {**child.environment, **told, **realisation.variables}
         # what was asked for is what is given: the pod ends with its run time, as a Slurm job does
         child.extra_pod_config = {
             "restartPolicy": "Never",

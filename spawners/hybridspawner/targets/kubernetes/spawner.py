@@ -172,8 +172,11 @@ class KubernetesSessionSpawner(KubeSpawner):
             if pods.silent:
                 self._say(_SILENT)
             if time.monotonic() > deadline:
-                raise diagnose.silent("") if pods.silent else diagnose.not_in_time(pod, self.start_timeout)
+                raise diagnose.silent("") if pods.silent else self._not_in_time(pod)
             await pods.change(self._key, 1)
+
+    def _not_in_time(self, pod: dict[str, Any] | None) -> StartFailed:
+        return diagnose.not_in_time(pod, self.start_timeout, self._evidence.words())
 
     def _outcome(self, starting: asyncio.Future[str]) -> str:
         try:
@@ -186,7 +189,7 @@ class KubernetesSessionSpawner(KubeSpawner):
             raise diagnose.occupied(str(error)) from None
         except asyncio.TimeoutError as error:
             if self._prepared.is_set() and not self.pod_reflector.silent:
-                raise diagnose.not_in_time(self._seen(), self.start_timeout) from None
+                raise self._not_in_time(self._seen()) from None
             raise diagnose.silent(str(error)) from None
         except Silent as error:
             raise diagnose.silent(str(error)) from None

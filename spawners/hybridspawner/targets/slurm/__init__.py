@@ -80,7 +80,7 @@ class Slurm:
             setattr(child, f"req_{name}", value)
         child.req_prologue = "\n".join(filter(None, [child.req_prologue, realisation.prologue]))
         child.python = realisation.python or child.python
-        child.environment = {**child.environment, **realisation.variables}
+        child.environment = {**child.environment, **launch.variables}
         set_traits(child, self._spec.traits, f"target {self.name}")
         set_traits(child, realisation.traits, f"environment {launch.request.environment} on {self.name}")
 
