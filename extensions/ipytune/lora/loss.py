@@ -32,18 +32,24 @@ class _FrozenHeadLoss(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, chunk: int) -> Tensor:
         loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
         gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        # One pair of buffers for all chunks: pieces of many sizes, made and freed, would leave holes in a CPU's heap.
+        held = hidden.new_empty((min(chunk, hidden.shape[0]), head.shape[0]))
+        wide = held if held.dtype == torch.float32 else held.new_empty(held.shape, dtype=torch.float32)
         for start in range(0, hidden.shape[0], chunk):
             part = slice(start, start + chunk)
-            logits = (hidden[part] @ head.T).float()  # [n, V]
             wanted = targets[part, None]  # [n, 1]
-            normaliser = logits.logsumexp(dim=-1, keepdim=True)  # [n, 1]
-            loss += (normaliser - logits.gather(1, wanted)).sum()
+            product = held[: len(wanted)]
+            torch.mm(hidden[part], head.T, out=product)  # logits: [n, V]
+            share = wide[: len(wanted)].copy_(product)
+            highest = share.amax(dim=-1, keepdim=True)  # [n, 1]
+            share -= highest
+            given = share.gather(1, wanted)
+            total = share.exp_().sum(dim=-1, keepdim=True)
+            loss += (total.log() - given).sum()
             if gradient is not None:
-                error = logits.sub_(normaliser).exp_()  # softmax, in place
-                error.scatter_add_(1, wanted, error.new_full(wanted.shape, -1.0))
-                torch.mm(error.to(head.dtype), head, out=gradient[part])
-                del error
-            del logits  # before the next chunk's are made: one at a time
+                share /= total  # softmax
+                share.scatter_add_(1, wanted, share.new_full(wanted.shape, -1.0))
+                torch.mm(product.copy_(share), head, out=gradient[part])
         if gradient is not None:
             ctx.save_for_backward(gradient)
         return loss

@@ -30,10 +30,11 @@ CUDA_HOST = 2_500_000_000  # resident set of a process that uses a GPU: an estim
 # Resident set beside tensors, of a process with torch 2.13, transformers 5.23, PEFT 0.21 and a tokenizer of 49,000
 # words, measured after loading and after a step: 395 to 410 MiB.
 CPU_FRAMEWORK = 400 * 2**20
-# What allocators hold beyond the tensors, of what comes and goes (activations, logits): freed blocks do not fit again
-# exactly. CPU: measured with SmolLM2-135M, 26 % (glibc; none at all with MALLOC_MMAP_THRESHOLD_=262144, which gives
-# each tensor pages of its own). GPU: an estimate.
-OVERHEAD = {"cpu": 0.26, "cuda": 0.10}
+# What allocators hold beyond the tensors, for freed blocks do not fit again exactly. GPU: an estimate, of what comes
+# and goes. CPU (glibc): fitted to runs of SmolLM2-135M and a Qwen3 of 0.6B at 256 to 2,048 tokens, with and without
+# recomputation: a part of what is kept, and as much as this many layers keep, whether it is kept or not.
+OVERHEAD = {"cpu": 0.28, "cuda": 0.10}
+HELD_LAYERS = 12
 LABELS = {
     "weights": "weights",
     "adapter": "adapter",
@@ -179,7 +180,7 @@ def estimate_of(plan: Plan) -> Estimate:
         "working": max(head(plan), backward(plan)),
         "framework": CPU_FRAMEWORK if plan.device == "cpu" else CUDA_CONTEXT,
     }
-    sizes["overhead"] = OVERHEAD[plan.device] * (sizes["activations"] + sizes["working"])
+    sizes["overhead"] = overhead(plan, sizes["activations"], sizes["working"])
     parts = tuple(Part(key, int(size)) for key, size in sizes.items())
     total = sum(part.bytes for part in parts)
     loaded = plan.shape.parameters * plan.element
@@ -190,6 +191,14 @@ def estimate_of(plan: Plan) -> Estimate:
     else:  # loaded on the host, then moved; 4-bit weights go to the GPU one by one
         host = CUDA_HOST + (0 if plan.config.quantise == "nf4" else loaded)
     return Estimate(plan, parts, plan.processes * host, int(loading))
+
+
+def overhead(plan: Plan, kept: float, working: float) -> float:
+    """What the allocator holds beside the tensors (see OVERHEAD)."""
+    share = OVERHEAD[plan.device]
+    if plan.device == "cuda":
+        return share * (kept + working)
+    return share * kept + min(HELD_LAYERS, plan.shape.layers) * plan.row * kept_by_layer(plan)
 
 
 def weights(plan: Plan) -> float:
@@ -279,12 +288,14 @@ def _kept_by_adapters(plan: Plan) -> float:
 
 
 def head(plan: Plan) -> float:
-    """Of N learned tokens, the hidden states and their gradient, 2 N h e; of a chunk of n tokens, float32 logits twice
-    (logsumexp makes a copy), 8 n V, where n V is at most LOGITS_PER_CHUNK (`lora.loss`)."""
+    """Of N learned tokens, the hidden states and their gradient, 2 N h e; of a chunk of n tokens, the logits in the
+    base's dtype and, where that is another, in float32, (e + 4) n V, where n V is at most LOGITS_PER_CHUNK
+    (`lora.loss`)."""
     shape = plan.shape
     learned = math.ceil(plan.learned * plan.row)
     most = max(1, LOGITS_PER_CHUNK[plan.device] // shape.vocabulary)
-    return 2 * learned * shape.hidden * plan.element + 8 * min(learned, most) * shape.vocabulary
+    logit = plan.element + (4 if plan.element != 4 else 0)
+    return 2 * learned * shape.hidden * plan.element + logit * min(learned, most) * shape.vocabulary
 
 
 def backward(plan: Plan) -> float:
