@@ -19,7 +19,6 @@ import httpx
 from pydantic import SecretStr
 
 from ipytune.adapter.source import Adapter, open_adapter
-from ipytune.endpoints.client import blot
 from ipytune.endpoints.errors import (
     BadRequest,
     EndpointError,
@@ -27,10 +26,10 @@ from ipytune.endpoints.errors import (
     ServerFailed,
     TimedOut,
     Unauthorized,
-    Unreachable,
 )
 from ipytune.endpoints.records import Endpoint
 from ipytune.endpoints.refusals import error_for, server_words
+from ipytune.endpoints.unreachable import DIRECT, no_connection, trusted
 from ipytune.runs import Run
 
 LOAD_SECONDS = 120.0  # from a busy network file system to every GPU of the server
@@ -251,7 +250,8 @@ def _ask(
     headers = {"Authorization": f"Bearer {key.get_secret_value()}"} if key is not None else {}
     timeout = httpx.Timeout(LOAD_SECONDS, connect=10.0)
     try:
-        with httpx.Client(timeout=timeout) as http:  # follows no redirect: a key is not sent on to another address
+        # follows no redirect: a key is not sent on to another address
+        with httpx.Client(timeout=timeout, verify=trusted(), mounts=DIRECT) as http:
             return http.request(method, f"{endpoint.api_root}/{route}", json=body, headers=headers)
     except httpx.TimeoutException:
         raise TimedOut(
@@ -260,12 +260,8 @@ def _ask(
             "Look whether the adapter is among the server's models before you try again.",
         ) from None
     except httpx.HTTPError as error:
-        raise Unreachable(
-            f"“{endpoint.name}” cannot be reached at {endpoint.base_url}.",
-            f"{blot(str(error), key).rstrip('.') or type(error).__name__}.",
-            "Check that the server runs and that host and port are right.",
-        ) from None
+        raise no_connection(endpoint, error, key) from None
 
 
 def _words(response: httpx.Response, key: SecretStr | None) -> str:
-    return blot(server_words(response.content, response.headers.get("content-type", "")), key)
+    return server_words(response.content, response.headers.get("content-type", ""), key)

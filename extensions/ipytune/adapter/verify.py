@@ -26,8 +26,9 @@ from ipytune.adapter.source import Adapter, AdapterError, open_adapter, tokenize
 from ipytune.adapter.vocabulary import template_of
 from ipytune.data.findings import DatasetError
 from ipytune.data.template import TemplateError, Tokens, prompt_ids, render
-from ipytune.lora.hardware import choose_device, usable_cpus
+from ipytune.lora.hardware import choose_device
 from ipytune.lora.quiet import quiet_libraries
+from ipytune.processor import usable_cpus
 from ipytune.runs import Run
 from ipytune.runs.process import versions
 from ipytune.stops import stop_ids

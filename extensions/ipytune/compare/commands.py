@@ -124,8 +124,8 @@ def _vote(comparison: Comparison, console: Console) -> None:
 
     from ipytune.compare.ballot import sentences
     from ipytune.compare.blind import LABELS
-    from ipytune.compare.plain import visible
     from ipytune.endpoints.errors import BadRequest
+    from ipytune.endpoints.untrusted import visible
 
     while sys.stdin.isatty() and console.is_terminal:
         choice = str(typer.prompt(f"Which is better? {_VOTES}", default="", show_default=False)).strip()
@@ -146,8 +146,8 @@ def _vote(comparison: Comparison, console: Console) -> None:
 def _differences(comparison: Comparison, console: Console) -> None:
     from rich.text import Text
 
-    from ipytune.compare.plain import visible
     from ipytune.compare.terminal import difference_of
+    from ipytune.endpoints.untrusted import visible
 
     last = comparison.rounds[-1]
     names, seen = comparison.names(last), comparison.seen(last)
@@ -157,7 +157,7 @@ def _differences(comparison: Comparison, console: Console) -> None:
 
 
 def _fail(message: str) -> NoReturn:
-    from ipytune.compare.plain import visible
+    from ipytune.endpoints.untrusted import visible
 
     typer.echo(f"ipytune: {visible(message)}", err=True)
     raise typer.Exit(1)

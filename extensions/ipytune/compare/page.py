@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from ipytune.compare import ballot
 from ipytune.compare.dialogue import Round
 from ipytune.compare.differences import Part, difference
-from ipytune.compare.plain import one_line, visible
 from ipytune.compare.stability import groups, sentence
 from ipytune.endpoints.exchange import State, View
 from ipytune.endpoints.format import summary
+from ipytune.endpoints.untrusted import one_line, visible
 
 if TYPE_CHECKING:
     from ipytune.compare.comparison import Comparison

@@ -12,10 +12,10 @@ from rich.text import Text
 
 from ipytune.compare.dialogue import Round
 from ipytune.compare.differences import difference
-from ipytune.compare.plain import visible
 from ipytune.compare.stability import groups, sentence
 from ipytune.endpoints.exchange import State, View
 from ipytune.endpoints.format import seconds, summary
+from ipytune.endpoints.untrusted import visible
 
 if TYPE_CHECKING:
     from ipytune.compare.comparison import Comparison

@@ -19,7 +19,7 @@ from ipytune.endpoints import user_file
 from ipytune.endpoints.errors import BadRequest
 from ipytune.endpoints.records import Endpoint
 from ipytune.endpoints.registration import Registration, register, registered
-from ipytune.endpoints.untrusted import on_one_line
+from ipytune.endpoints.untrusted import one_line
 
 __all__ = ["VARIABLE", "Catalogue", "Entry", "Registration", "Source", "register"]
 
@@ -75,7 +75,7 @@ class Catalogue:
             remedy = f"There is: {', '.join(self.names[:_NAMED])}{more}. A URL does as well."
         else:
             remedy = "Give a URL, or add one: ipytune endpoints add NAME URL."
-        raise BadRequest(f"There is no endpoint “{on_one_line(name, 60)}”.", " ".join(self.problems), remedy)
+        raise BadRequest(f"There is no endpoint “{one_line(name, 60)}”.", " ".join(self.problems), remedy)
 
 
 def _of_site(text: str) -> tuple[list[Endpoint], list[str]]:

@@ -162,7 +162,7 @@ def _healths(endpoints: list[Endpoint]) -> list[Health]:
 
 def _show_health(endpoints: list[Endpoint], sources: dict[str, str], results: list[Health]) -> None:
     from ipytune.endpoints.format import seconds
-    from ipytune.endpoints.untrusted import harmless
+    from ipytune.endpoints.untrusted import visible
 
     if not endpoints:
         typer.echo("No endpoints yet. Add one: ipytune endpoints add NAME URL --key-env VARIABLE")
@@ -178,11 +178,11 @@ def _show_health(endpoints: list[Endpoint], sources: dict[str, str], results: li
         shown = Text(f"{word} ({seconds(health.seconds)})" if health.reachable else word, colour)
         more = f" and {len(health.models) - _MODELS_SHOWN} more" if len(health.models) > _MODELS_SHOWN else ""
         cells = _cells(endpoint, sources.get(endpoint.name, "–"))[: len(known)]
-        table.add_row(*cells, shown, Text(harmless(", ".join(health.models[:_MODELS_SHOWN]) + more)))
+        table.add_row(*cells, shown, Text(visible(", ".join(health.models[:_MODELS_SHOWN]) + more)))
     console.print(table)
     for endpoint, health in zip(endpoints, results, strict=True):
         if health.problem:
-            console.print(Text(harmless(f"{endpoint.name}: {health.problem}"), "red"), soft_wrap=True)
+            console.print(Text(visible(f"{endpoint.name}: {health.problem}"), "red"), soft_wrap=True)
 
 
 def _table(*columns: str) -> Table:
@@ -193,10 +193,10 @@ def _table(*columns: str) -> Table:
 
 
 def _cells(endpoint: Endpoint, source: str) -> tuple[Text, ...]:
-    from ipytune.endpoints.untrusted import harmless
+    from ipytune.endpoints.untrusted import visible
 
     cells = (endpoint.name, endpoint.model, source, endpoint.base_url, key_words(endpoint))
-    return tuple(Text(harmless(cell)) for cell in cells)
+    return tuple(Text(visible(cell)) for cell in cells)
 
 
 def key_words(endpoint: Endpoint) -> str:
@@ -231,14 +231,14 @@ def _plain_health(health: Health) -> dict[str, Any]:
 
 
 def _tell(catalogue: Catalogue) -> None:
-    from ipytune.endpoints.untrusted import harmless
+    from ipytune.endpoints.untrusted import visible
 
     for problem in catalogue.problems:
-        typer.echo(harmless(problem), err=True)
+        typer.echo(visible(problem), err=True)
 
 
 def _fail(message: str) -> NoReturn:
-    from ipytune.endpoints.untrusted import harmless
+    from ipytune.endpoints.untrusted import visible
 
-    typer.echo(f"ipytune: {harmless(message)}", err=True)
+    typer.echo(f"ipytune: {visible(message)}", err=True)
     raise typer.Exit(1)

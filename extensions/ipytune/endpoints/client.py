@@ -28,7 +28,7 @@ from ipytune.endpoints.listing import listed_models
 from ipytune.endpoints.opening import open_stream
 from ipytune.endpoints.records import Endpoint
 from ipytune.endpoints.stream import ChatStream
-from ipytune.endpoints.unreachable import trusted
+from ipytune.endpoints.unreachable import DIRECT, trusted
 
 __all__ = ["Answer", "ChatStream", "Client", "Message", "Piece", "Timeouts", "blot"]
 
@@ -45,8 +45,7 @@ class Client:
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
             # Reads are timed by our own clocks; they know whether a token has come.
             timeout=httpx.Timeout(None, connect=self.timeouts.connect, write=self.timeouts.connect),
-            # A site's proxy is for the outside. A server on this machine must not be sought through it.
-            mounts={"all://127.0.0.1": None, "all://localhost": None, "all://[::1]": None},
+            mounts=DIRECT,
             follow_redirects=False,
         )
 

@@ -98,7 +98,7 @@ def _turns(partner: str) -> Iterator[str]:
 
 
 def _fail(message: str) -> NoReturn:
-    from ipytune.endpoints.untrusted import harmless
+    from ipytune.endpoints.untrusted import visible
 
-    typer.echo(f"\nipytune: {harmless(message)}", err=True)
+    typer.echo(f"\nipytune: {visible(message)}", err=True)
     raise typer.Exit(1)

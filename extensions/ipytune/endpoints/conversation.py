@@ -16,7 +16,7 @@ from ipytune.endpoints.client import Message
 from ipytune.endpoints.errors import EndpointError
 from ipytune.endpoints.format import summary
 from ipytune.endpoints.records import Endpoint
-from ipytune.endpoints.untrusted import harmless
+from ipytune.endpoints.untrusted import visible
 
 
 class Conversation:
@@ -53,7 +53,7 @@ class Conversation:
         return answer
 
     def _write(self, text: str) -> None:
-        self._out.write(harmless(text) if self._for_eyes else text)
+        self._out.write(visible(text) if self._for_eyes else text)
         self._out.flush()
 
     def tell(self, answer: Answer, *, logprobs: bool = False) -> None:
@@ -68,7 +68,7 @@ class Conversation:
         self.remark(summary(answer.metrics))
 
     def remark(self, words: str) -> None:
-        self._aside.write(harmless(words) + "\n")
+        self._aside.write(visible(words) + "\n")
         self._aside.flush()
 
 

@@ -27,7 +27,7 @@ from ipytune.endpoints.errors import (
 )
 from ipytune.endpoints.keys import blot
 from ipytune.endpoints.records import Endpoint
-from ipytune.endpoints.untrusted import on_one_line
+from ipytune.endpoints.untrusted import one_line
 
 _SHOWN = 400  # characters of a server's own words that go into an error
 _LISTED = 12  # models named in an error
@@ -63,7 +63,7 @@ def server_words(raw: bytes, content_type: str = "", key: SecretStr | None = Non
         text = error_text(json.loads(text))
     except (ValueError, RecursionError):
         pass
-    return on_one_line(blot(text, key), _SHOWN)
+    return one_line(blot(text, key), _SHOWN)
 
 
 def retry_after_seconds(header: str | None, date: str | None = None) -> float | None:
@@ -184,4 +184,4 @@ def _plain_url(location: str | None) -> str:
     except ValueError:
         return ""
     plain = urlunsplit((parts.scheme, f"{host}{port}", parts.path, "", ""))
-    return on_one_line(plain, _SHOWN)
+    return one_line(plain, _SHOWN)

@@ -24,7 +24,7 @@ from ipytune.endpoints.metrics import Stopwatch
 from ipytune.endpoints.opening import not_a_stream
 from ipytune.endpoints.sse import EventParser, EventTooLarge
 from ipytune.endpoints.tool_calls import ToolCalls
-from ipytune.endpoints.untrusted import on_one_line
+from ipytune.endpoints.untrusted import one_line
 
 _SHOWN = 200  # characters of what a server sent by mistake
 _LAST_WORD = 0.25  # seconds for the end of a response after its [DONE]: a connection read to the end is used again
@@ -178,7 +178,7 @@ class ChatStream:
         )
 
     def _quoted(self, words: str) -> str:
-        return on_one_line(blot(words, self._asked.key), _SHOWN)
+        return one_line(blot(words, self._asked.key), _SHOWN)
 
 
 async def _to_the_end(reads: AsyncIterator[bytes]) -> None:

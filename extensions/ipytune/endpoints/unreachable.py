@@ -21,8 +21,10 @@ from pydantic import SecretStr
 from ipytune.endpoints.errors import BadRequest, EndpointError, Unreachable, Untrusted
 from ipytune.endpoints.keys import blot
 from ipytune.endpoints.records import Endpoint
-from ipytune.endpoints.untrusted import on_one_line
+from ipytune.endpoints.untrusted import one_line
 
+# For httpx's `mounts`: a site's proxy is for the outside; a server on this machine must not be sought through it.
+DIRECT: dict[str, None] = {"all://127.0.0.1": None, "all://localhost": None, "all://[::1]": None}
 _SHOWN = 300
 # Numbers of OpenSSL's verification results (x509_vfy.h).
 _NOT_YET, _EXPIRED, _ITSELF, _OTHER_NAME, _OTHER_ADDRESS = 9, 10, 18, 62, 64
@@ -95,11 +97,11 @@ def _untrusted(endpoint: Endpoint, error: ssl.SSLCertVerificationError) -> Untru
     elif error.verify_code == _NOT_YET:
         why, remedy = "It is not valid yet.", "Look whether this machine's clock is right."
     elif error.verify_code in (_OTHER_NAME, _OTHER_ADDRESS):
-        why = f"It is for another name: {on_one_line(error.verify_message, _SHOWN).rstrip('.')}."
+        why = f"It is for another name: {one_line(error.verify_message, _SHOWN).rstrip('.')}."
         remedy = "Write the name that it is for into the URL."
     else:
         signed = "It is signed by itself" if error.verify_code == _ITSELF else "Its authority is not known here"
-        why = f"{signed}: {on_one_line(error.verify_message, _SHOWN).rstrip('.')}."
+        why = f"{signed}: {one_line(error.verify_message, _SHOWN).rstrip('.')}."
         remedy = (
             "If it is right (ask who runs the server), add its authority's certificate to a file of the usual ones in "
             "PEM form, name that file in SSL_CERT_FILE, and start the kernel again."
@@ -125,4 +127,4 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 def _said(error: BaseException, key: SecretStr | None) -> str:
     """An error's words: without the key (a broken answer is quoted in them), and without the library's source line."""
     words = re.sub(r"\s*\(_ssl\.c:\d+\)", "", blot(str(error), key))
-    return on_one_line(words, _SHOWN).rstrip(".") or type(error).__name__
+    return one_line(words, _SHOWN).rstrip(".") or type(error).__name__

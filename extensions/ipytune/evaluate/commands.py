@@ -176,10 +176,10 @@ def _table(result: Evaluation) -> Table:
 
 def _plain(text: str, longest: int = 2000, style: str = "default") -> Text:
     """What a model or a server wrote must not steer the terminal."""
-    from ipytune.endpoints.untrusted import harmless
+    from ipytune.endpoints.untrusted import visible
 
     cut = text if len(text) <= longest else text[:longest] + "…"
-    return Text(harmless(cut), style=style)
+    return Text(visible(cut), style=style)
 
 
 @contextmanager
@@ -351,9 +351,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _fail(message: str) -> NoReturn:
-    from ipytune.endpoints.untrusted import harmless
+    from ipytune.endpoints.untrusted import visible
 
-    Console(stderr=True).print(
-        Text("ipytune: ", style="red").append(harmless(message), style="default"), soft_wrap=True
-    )
+    Console(stderr=True).print(Text("ipytune: ", style="red").append(visible(message), style="default"), soft_wrap=True)
     raise typer.Exit(1)

@@ -15,8 +15,9 @@ import torch
 
 from ipytune import models
 from ipytune.data.template import prompt_ids
-from ipytune.lora.hardware import choose_device, choose_dtype, usable_cpus
+from ipytune.lora.hardware import choose_device, choose_dtype
 from ipytune.lora.quiet import quiet_libraries
+from ipytune.processor import usable_cpus
 from ipytune.stops import before_stop, stop_ids
 
 

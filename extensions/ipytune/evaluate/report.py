@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from html import escape as _escape
 
-from ipytune.compare.plain import visible
+from ipytune.endpoints.untrusted import visible
 from ipytune.evaluate import verdicts
 from ipytune.evaluate.result import Cell, Evaluation, Row
 from ipytune.evaluate.scorers.score import Score, clipped

@@ -16,7 +16,7 @@ from ipytune.endpoints import refusals
 from ipytune.endpoints.chunks import error_text
 from ipytune.endpoints.keys import blot
 from ipytune.endpoints.sse import EventParser, EventTooLarge
-from ipytune.endpoints.untrusted import on_one_line
+from ipytune.endpoints.untrusted import one_line
 from ipytune.load.events import Event, UnreadableEvent, read_event
 from ipytune.load.flight import Fault, Flight, Read
 from ipytune.load.records import Kind, Record
@@ -124,7 +124,7 @@ class AnswerReader:
             self._fault = Fault(Kind.IN_STREAM, f"The server said: {self._said(error_text(event.error))}")
 
     def _said(self, words: str) -> str:
-        return on_one_line(blot(words, self._key), _SHOWN)
+        return one_line(blot(words, self._key), _SHOWN)
 
 
 def is_stream(flight: Flight) -> bool:

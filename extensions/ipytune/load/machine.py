@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from ipytune.endpoints.records import Endpoint
 from ipytune.load.report import Client
-from ipytune.load.workers import usable_cpus
+from ipytune.processor import cpu_name, usable_cpus
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -26,7 +25,7 @@ def client_facts(endpoint: Endpoint) -> Client:
         host=platform.node(),
         same_machine=host in _LOOPBACK or host == platform.node(),
         job=_job(),
-        cpu=_cpu_name(),
+        cpu=cpu_name(),
         cpus=usable_cpus(),
         system=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),
@@ -38,12 +37,3 @@ def _job() -> str | None:
     if number := os.environ.get("SLURM_JOB_ID"):
         return f"Slurm job {number}"
     return "a Kubernetes pod" if "KUBERNETES_SERVICE_HOST" in os.environ else None
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()

@@ -34,7 +34,8 @@ from ipytune.load.prompts import Bodies
 from ipytune.load.records import Record
 from ipytune.load.report import LoadReport, MeasuredEndpoint, StepResult
 from ipytune.load.vitals import Vitals
-from ipytune.load.workers import WorkerLost, Workers, processes_for, usable_cpus
+from ipytune.load.workers import WorkerLost, Workers, processes_for
+from ipytune.processor import usable_cpus
 
 _START_DELAY = 200_000_000  # nanoseconds from "start" to the common moment: all processes have read it by then
 _READY_SECONDS = 120.0  # a first import on a cold file system takes its time

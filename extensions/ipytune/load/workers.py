@@ -118,16 +118,6 @@ class Workers:
         self.messages.put((number, None))
 
 
-def usable_cpus() -> int:
-    """Cores that this process may use: its affinity and its cgroup's quota, at least 1."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-    except (OSError, ValueError):
-        return cores
-    return cores if quota == "max" else max(1, min(cores, math.ceil(int(quota) / int(period))))
-
-
 def _environment() -> dict[str, str]:
     """This package's own place first: a kernel may have it from a path that its children do not."""
     root = str(Path(__file__).parents[2])

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
-import os
-import platform
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from ipytune.memory.peak import peak_resident
+from ipytune.processor import cpu_name, usable_cpus
 
 
 def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
@@ -32,16 +29,6 @@ def choose_dtype(wanted: Literal["auto", "float32", "bfloat16"], device: torch.d
     return torch.bfloat16 if device.type == "cuda" or _has_matrix_units() else torch.float32
 
 
-def usable_cpus() -> int:
-    """Cores that this process may use: its affinity (Slurm) and its cgroup's quota (Kubernetes), at least 1."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-    except (OSError, ValueError):
-        return cores
-    return cores if quota == "max" else max(1, min(cores, math.ceil(int(quota) / int(period))))
-
-
 def _has_matrix_units() -> bool:
     probe = getattr(torch.cpu, "_is_amx_tile_supported", None)  # no public name in torch 2.13
     return bool(probe and probe())
@@ -56,19 +43,10 @@ def describe(device: torch.device) -> dict[str, Any]:
     """The hardware, as reports name it."""
     found: dict[str, Any] = {
         "device": device.type,
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "cpus": usable_cpus(),
         "threads": torch.get_num_threads(),
     }
     if device.type == "cuda":
         found["gpu"] = torch.cuda.get_device_name(device)
     return found
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()

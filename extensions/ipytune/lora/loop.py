@@ -30,13 +30,14 @@ from ipytune.data.tokenizer import load_tokenizer, vocabulary_size
 from ipytune.data.validate import Dataset
 from ipytune.lora import checkpoint, pissa, samples
 from ipytune.lora.config import RunConfig
-from ipytune.lora.hardware import choose_device, choose_dtype, describe, peak_memory_bytes, usable_cpus
+from ipytune.lora.hardware import choose_device, choose_dtype, describe, peak_memory_bytes
 from ipytune.lora.model import Trainable, load_base, with_adapter
 from ipytune.lora.optimiser import adamw, set_rate
 from ipytune.lora.parallel import Group, shard, shards, shares
 from ipytune.lora.pressure import Footprint, OutOfMemory, is_out_of_memory
 from ipytune.lora.quiet import quiet_libraries
 from ipytune.lora.schedule import learning_rate, total_steps
+from ipytune.processor import usable_cpus
 from ipytune.runs.directory import CHECKPOINT_NOW, RunDirectory, curve, evaluations
 from ipytune.runs.process import versions
 from ipytune.runs.recorder import Recorder

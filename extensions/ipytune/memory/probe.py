@@ -150,9 +150,10 @@ class Step:
         from ipytune.data.report import inspect
         from ipytune.data.tokenizer import load_tokenizer
         from ipytune.data.validate import load
-        from ipytune.lora.hardware import choose_device, choose_dtype, usable_cpus
+        from ipytune.lora.hardware import choose_device, choose_dtype
         from ipytune.lora.loop import learned_tokens
         from ipytune.lora.quiet import quiet_libraries
+        from ipytune.processor import usable_cpus
 
         quiet_libraries()
         self.config, self.started = config, time.monotonic()

@@ -1,7 +1,7 @@
 """Answers as panels show them: plain data for the browser, sent in small portions, and static HTML. Pure.
 
 A text that grows is not sent whole with every picture: `Growth` sends what was added, and a whole picture now and then,
-from which a page that is opened later begins. Text is made harmless here (`compare.plain`), before anything shows it.
+from which a page that is opened later begins. Text is made harmless here (`endpoints.untrusted`) before it is shown.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ipytune.compare.plain import one_line, visible
 from ipytune.compare.stability import groups, sentence
 from ipytune.endpoints.exchange import State, View
 from ipytune.endpoints.format import rate, seconds, summary, tokens
 from ipytune.endpoints.records import Endpoint
+from ipytune.endpoints.untrusted import one_line, visible
 from ipytune.widgets import picture
 
 FASTEST = 0.125  # seconds between pictures of a text that grows: reads as a stream

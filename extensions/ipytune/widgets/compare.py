@@ -23,10 +23,10 @@ from ipytune.compare.comparison import Comparison
 from ipytune.compare.dialogue import Round, follow
 from ipytune.compare.export import write
 from ipytune.compare.parameters import FIELDS, as_text, repeat_of
-from ipytune.compare.plain import visible
 from ipytune.endpoints.errors import BadRequest
 from ipytune.endpoints.exchange import View
 from ipytune.endpoints.records import Endpoint
+from ipytune.endpoints.untrusted import visible
 from ipytune.widgets import compare_views as views
 from ipytune.widgets.answers import Growth, joined, listed
 from ipytune.widgets.shown import Panel, script

@@ -14,7 +14,7 @@ from ipytune.compare.blind import LABELS
 from ipytune.compare.comparison import Comparison
 from ipytune.compare.dialogue import Round
 from ipytune.compare.differences import Part, difference, share
-from ipytune.compare.plain import one_line, visible
+from ipytune.endpoints.untrusted import one_line, visible
 from ipytune.widgets import picture
 from ipytune.widgets.answers import bounded, shown, static_take, text_line
 

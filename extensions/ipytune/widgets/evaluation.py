@@ -15,10 +15,10 @@ from typing import Any
 
 import traitlets
 
-from ipytune.compare.plain import visible
 from ipytune.endpoints.client import Timeouts
 from ipytune.endpoints.format import seconds
 from ipytune.endpoints.records import Endpoint
+from ipytune.endpoints.untrusted import visible
 from ipytune.evaluate import report, verdicts
 from ipytune.evaluate.job import GRACE, Job
 from ipytune.evaluate.plan import plan

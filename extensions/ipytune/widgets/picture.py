@@ -13,7 +13,7 @@ from html import escape
 from ipytune.chart import Axes
 from ipytune.compare.differences import Part
 from ipytune.compare.page import marked
-from ipytune.compare.plain import visible
+from ipytune.endpoints.untrusted import visible
 from ipytune.series import Point
 
 _FRAME = (

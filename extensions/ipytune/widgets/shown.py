@@ -18,7 +18,7 @@ import anywidget
 import traitlets
 from IPython.display import display
 
-from ipytune.compare.plain import visible
+from ipytune.endpoints.untrusted import visible
 from ipytune.models import ModelNotFound
 
 _HERE = Path(__file__).parent

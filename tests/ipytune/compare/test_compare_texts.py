@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipytune.compare.differences import difference, share
-from ipytune.compare.plain import one_line, visible
 from ipytune.compare.stability import groups, sentence
 from ipytune.compare.terminal import end_of
+from ipytune.endpoints.untrusted import one_line, visible
 
 ANY = st.text(st.characters(codec=None))
 
