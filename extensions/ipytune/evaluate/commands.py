@@ -67,6 +67,7 @@ def evaluate(
         bool, typer.Option("--pairwise", help="The judge compares with the first endpoint's answers instead.")
     ] = False,
     task: Annotated[list[str] | None, typer.Option(help="Instead of --data: a task of lm-eval. Repeat it.")] = None,
+    task_dir: Annotated[Path | None, typer.Option(help="A directory with tasks of lm-eval of your own.")] = None,
     completions: Annotated[bool, typer.Option("--completions", help="lm-eval tasks through /v1/completions.")] = False,
     concurrency: Annotated[int, typer.Option(min=1, help="Requests under way to each endpoint.")] = 16,
     repeats: Annotated[int, typer.Option(min=1, help="Answers to each question.")] = 1,
@@ -81,7 +82,8 @@ def evaluate(
     """
     with _told_well():
         if not endpoint:
-            chosen = {"--scorer": scorer, "--judge": judge, "--task": task, "--cache": cache, "--system": system}
+            chosen = {"--scorer": scorer, "--judge": judge, "--task": task, "--task-dir": task_dir, "--cache": cache}
+            chosen["--system"] = system
             for name, value in chosen.items():
                 if value:
                     _fail(f"{name} is for endpoints. Name one with --endpoint; `ipytune serve` makes one of a model.")
@@ -93,7 +95,7 @@ def evaluate(
 
         endpoints = several(endpoint, model=model, key_env=key_env, key_file=key_file)
         if task:
-            _lm_eval(endpoints, task, output, completions, concurrency, limit)
+            _lm_eval(endpoints, task, output, completions, concurrency, limit, task_dir)
             return
         _remote(
             data if data is not None else _held_out(run_dir),
@@ -236,6 +238,7 @@ def _lm_eval(
     completions: bool,
     concurrency: int,
     limit: int | None,
+    include: Path | None,
 ) -> None:
     from ipytune.evaluate import lm_eval
 
@@ -249,6 +252,7 @@ def _lm_eval(
             on_line=lambda line: console.print(_plain(line), soft_wrap=True),
             concurrency=concurrency,
             limit=limit,
+            include=include,
         )
         for name, numbers in result.tasks.items():
             shown = ", ".join(f"{key} {value:.4f}" for key, value in numbers.items() if isinstance(value, float))

@@ -41,7 +41,8 @@ def kinds(tasks):
             yield from kinds(task)
         else:
             yield str(getattr(name, "group", name)), str((task[1] if isinstance(task, tuple) else task).OUTPUT_TYPE)
-print("\\n" + json.dumps(dict(kinds(get_task_dict(sys.argv[1:], TaskManager())))))
+own = sys.argv[1] or None
+print("\\n" + json.dumps(dict(kinds(get_task_dict(sys.argv[2:], TaskManager(include_path=own))))))
 """
 
 
@@ -68,9 +69,11 @@ def arguments(
     num_fewshot: int | None = None,
     tokenizer: str | None = None,
     seed: int = 1234,
+    include: Path | str | None = None,
 ) -> list[str]:
     """What follows `python -m lm_eval`. Holds no key. Raises ValueError for what lm-eval could not parse back.
 
+    include: a directory with tasks of one's own (YAML files as lm-eval's own are).
     tokenizer: for completions; a model's id or directory. Without one, prompts are sent as text, and the server's
     tokens are found through `echo`.
     """
@@ -101,6 +104,8 @@ def arguments(
         made.append("--apply_chat_template")
     if limit is not None:
         made += ["--limit", str(limit)]
+    if include is not None:
+        made += ["--include_path", str(Path(include).expanduser().resolve())]
     if num_fewshot is not None:
         made += ["--num_fewshot", str(num_fewshot)]
     return made
@@ -169,9 +174,10 @@ def installed(python: str = sys.executable) -> None:
         )
 
 
-def task_kinds(tasks: Sequence[str], python: str = sys.executable) -> dict[str, str]:
+def task_kinds(tasks: Sequence[str], python: str = sys.executable, include: Path | str | None = None) -> dict[str, str]:
     """The kind of request that each task makes, asked from lm-eval; groups are resolved. Raises LmEvalFailed."""
-    found = subprocess.run([python, "-c", _KINDS, *tasks], capture_output=True, text=True, check=False)
+    own = "" if include is None else str(Path(include).expanduser().resolve())
+    found = subprocess.run([python, "-c", _KINDS, own, *tasks], capture_output=True, text=True, check=False)
     if found.returncode != 0:
         raise LmEvalFailed(f"lm-eval does not know these tasks: {', '.join(tasks)}.\n{_tail(found.stderr)}")
     kinds: dict[str, str] = json.loads(found.stdout.strip().splitlines()[-1])
@@ -195,7 +201,7 @@ def run(
     output = Path(output).expanduser().resolve()
     command = [python, "-m", "lm_eval", *arguments(endpoint, tasks, output, chat=chat, **settings)]
     installed(python)
-    kinds = task_kinds(tasks, python)
+    kinds = task_kinds(tasks, python, settings.get("include"))
     able = None
     if not chat and NEED_PROMPT_LOGPROBS & set(kinds.values()):
         able = gives_prompt_logprobs(endpoint)

@@ -35,7 +35,8 @@ STAND_IN = """
 TASKS = """
     class Task:
         def __init__(self, kind): self.OUTPUT_TYPE = kind
-    class TaskManager: pass
+    class TaskManager:
+        def __init__(self, include_path=None): pass
     KINDS = {"gsm8k": "generate_until", "broken": "generate_until", "hellaswag": "multiple_choice"}
     def get_task_dict(names, manager):
         found = {}
