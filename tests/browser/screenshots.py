@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tests.browser.hub_pages import chromium, log_in, picture
 from tests.browser.lab import take_guided_screenshot, take_panel_screenshots
+from tests.browser.measuring import take_measuring_screenshots
 from tests.clusters.kubernetes import KubernetesCluster
 from tests.clusters.slurm import SlurmCluster, SlurmSpec
 from tests.hub.process import ROOT, Hub
@@ -53,6 +54,7 @@ def main() -> None:
             hub.close()
             slurm.down()
     take_guided_screenshot(IMAGES)
+    take_measuring_screenshots(IMAGES)
     take_panel_screenshots(IMAGES, smoke="--smoke" in sys.argv)
 
 
