@@ -17,7 +17,7 @@ _IMPORTS = (
 
 
 def _questions() -> Iterator[tuple[str, str, dict[str, str]]]:
-    """Requests for a header, the expected one, the answers: the base's right a third of the time, the tuned's mostly."""
+    """Requests for a header, the expected one, the answers: right a third of the time, and nearly always."""
     for n in range(_QUESTIONS):
         nodes, hours = 1 + n % 8, 1 + n // 8
         right = f"#SBATCH --nodes={nodes}\n#SBATCH --time={hours:02}:00:00"
