@@ -45,7 +45,7 @@ def measure(contender: str, spec: dict[str, Any], folder: Path, warm_up: int) ->
     spin_briefly(environment)  # ours does by itself: on a machine that is not quiet most of the difference without it
     if contender.startswith("ours"):
         heap.use_large_pages(environment)  # as our launchers do
-    load = os.getloadavg()[0]
+    load, before = os.getloadavg()[0], _processor()
     path.write_text(
         json.dumps({**spec, "contender": contender, "output": str(output), "began": time.monotonic()}), encoding="utf-8"
     )
@@ -60,17 +60,31 @@ def measure(contender: str, spec: dict[str, Any], folder: Path, warm_up: int) ->
     if done.returncode or not output.exists():
         return {"not run": log.read_text(errors="replace").strip().splitlines()[-1:] or [f"exit {done.returncode}"]}
     found = json.loads(output.read_text(encoding="utf-8"))
-    return {**rates(found.pop("steps"), warm_up), **found, "load_average_before": load}
+    stolen, total = (after - earlier for after, earlier in zip(_processor(), before, strict=True))
+    share = round(stolen / total, 3) if total else None
+    return {**rates(found.pop("steps"), warm_up), **found, "load_average_before": load, "stolen": share}
+
+
+def _processor() -> tuple[int, int]:
+    """Ticks that the host of a virtual machine gave to others, and all ticks; over a few percent spoils times."""
+    try:
+        ticks = [int(word) for word in Path("/proc/stat").read_text(encoding="ascii").splitlines()[0].split()[1:9]]
+    except (OSError, ValueError, IndexError):
+        return 0, 0
+    return ticks[7], sum(ticks)
 
 
 def rates(steps: list[dict[str, Any]], warm_up: int) -> dict[str, Any]:
     """Of steps with the second at which each ended, its tokens and its loss; the first `warm_up` are not counted."""
     ends = [step["ended"] for step in steps]
     tokens = sum(step["tokens"] for step in steps[warm_up:])
+    took = [after - before for before, after in zip(ends, ends[1:], strict=False)]
+    counted = list(zip(steps[warm_up:], took[warm_up - 1 :], strict=True))
     return {
         "tokens_per_second": round(tokens / (ends[-1] - ends[warm_up - 1]), 1),
+        "fastest_step": round(max(step["tokens"] / seconds for step, seconds in counted), 1),
         "seconds_to_first_step": round(ends[0], 2),
-        "step_seconds": [round(after - before, 2) for before, after in zip(ends, ends[1:], strict=False)],
+        "step_seconds": [round(seconds, 2) for seconds in took],
         "step_tokens": [round(step["tokens"]) for step in steps],
         "losses": [round(step["loss"], 4) for step in steps],
     }
