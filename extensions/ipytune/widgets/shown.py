@@ -113,12 +113,16 @@ class Panel(anywidget.AnyWidget):
         """
         with self._publishing:
             self.send_state()
+        self._draw_again()
+
+    def _draw_again(self) -> None:
+        """Replace the static picture in the output of the cell that showed the panel."""
         if self._display is not None:
             data, metadata = self._bundle()
             self._display.update(data, metadata=metadata, raw=True)
 
     def _ipython_display_(self, **_: Any) -> None:
-        # With an id, so that settle() can replace the picture in the output of the cell that showed the panel.
+        # With an id, by which the picture is replaced.
         data, metadata = self._bundle()
         self._display = display(data, metadata=metadata, raw=True, display_id=True)
 
@@ -145,8 +149,10 @@ class Panel(anywidget.AnyWidget):
                 over = pause is None and not self._wanted
                 if over or self._in_cell or self.comm is None:
                     self._watcher = None
-                    return
+                    break
             time.sleep(pause or 0.0)
+        if over and not self._in_cell and self.comm is not None:
+            self._draw_again()  # what a button began is in the saved notebook too
 
     def _on_message(self, _: Any, content: Any, __: Any) -> None:
         if not isinstance(content, dict):
