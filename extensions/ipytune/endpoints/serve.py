@@ -13,6 +13,7 @@ argument, no output and no file but one that only its user reads. No network is 
 from __future__ import annotations
 
 import atexit
+import errno
 import json
 import os
 import secrets
@@ -291,6 +292,12 @@ def _started(
     say: Progress,
 ) -> tuple[Kept, Plan, str]:
     """The engine, listening, with its root URL. A free port that another program took meanwhile is tried again."""
+    if port and _taken(host, port):  # asked before: who listens there may answer in the engine's stead
+        raise ServeFailed(
+            f"{base.name} cannot be served at port {port}.",
+            "Its port is taken by another program.",
+            "Choose another, or port=0 for a free one.",
+        )
     for attempt in range(1, _PORT_TRIES + 1):
         if choice.engine == "vllm":
             assert facts.vllm is not None
@@ -376,10 +383,24 @@ def _write_key(directory: Path) -> Path:
 
 
 def _free_port(host: str) -> int:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
+    with socket.socket(_family(host), socket.SOCK_STREAM) as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
+
+
+def _taken(host: str, port: int) -> bool:
+    """Whether somebody listens there. Another reason why it cannot be had is the engine's to tell."""
+    with socket.socket(_family(host), socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE
+    return False
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 def _end(kept: Kept | None, sharing: Sharing | None, directory: Path) -> None:

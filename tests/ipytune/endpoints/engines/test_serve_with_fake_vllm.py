@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -113,6 +114,12 @@ def test_a_taken_port_is_said_and_a_free_one_is_looked_for_again(
     with pytest.raises(ServeFailed, match="port is taken"):
         serve(base, gpus=0, port=1, progress=None)
     assert len(tries) == 3  # a port that was asked for is not exchanged
+
+
+def test_a_port_where_another_server_answers_is_said_before_anything_starts(fake_vllm: Path, base: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(ServeFailed, match="port is taken"):
+        serve(base, gpus=0, port=other.getsockname()[1], progress=None)
+    assert not fake_vllm.exists()
 
 
 def test_what_vllm_does_not_take_goes_to_transformers_or_is_refused_before_the_start(
