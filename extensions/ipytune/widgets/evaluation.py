@@ -44,6 +44,7 @@ class EvaluationPanel(Panel):
     """
 
     _esm = script("evaluation.js")
+    redrawn_at_end = True
     _css = style() + Path(__file__).with_name("evaluation.css").read_text(encoding="utf-8")
 
     phase = traitlets.Unicode("idle").tag(sync=True)

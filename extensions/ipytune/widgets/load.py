@@ -46,6 +46,7 @@ class LoadPanel(Panel):
     """See the module. directory: for report and records; None writes none."""
 
     _esm = script("load.js")
+    redrawn_at_end = True
 
     title = traitlets.Unicode().tag(sync=True)
     phase = traitlets.Unicode("idle").tag(sync=True)

@@ -36,6 +36,10 @@ def style() -> str:
 class Panel(anywidget.AnyWidget):
     """A view over plain Python. Subclasses give `actions()`, `static_html()` and `static_text()`."""
 
+    # Whether the picture in the saved notebook is replaced when work that a button began is over. JupyterLab then draws
+    # the live view anew, too, and what was being typed in it is gone: not for panels in which users write meanwhile.
+    redrawn_at_end = False
+
     _css = style()
     problem = traitlets.Dict().tag(sync=True)
 
@@ -151,8 +155,8 @@ class Panel(anywidget.AnyWidget):
                     self._watcher = None
                     break
             time.sleep(pause or 0.0)
-        if over and not self._in_cell and self.comm is not None:
-            self._draw_again()  # what a button began is in the saved notebook too
+        if self.redrawn_at_end and over and not self._in_cell and self.comm is not None:
+            self._draw_again()
 
     def _on_message(self, _: Any, content: Any, __: Any) -> None:
         if not isinstance(content, dict):

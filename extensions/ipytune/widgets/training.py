@@ -38,6 +38,7 @@ class TrainingPanel(Panel):
     """
 
     _esm = script("training.js")
+    redrawn_at_end = True
 
     title = traitlets.Unicode().tag(sync=True)
     phase = traitlets.Unicode(str(Phase.IDLE)).tag(sync=True)
