@@ -33,7 +33,7 @@ COMPUTING = ("tests", *(f"--ignore={path}" for path in WAITING))
 def command(name: str, *arguments: str) -> list[str]:
     """pytest with what it remembers of its failures apart from the other stream's."""
     memory = ROOT / ".pytest_cache" / name
-    return [sys.executable, "-m", "pytest", "-o", f"cache_dir={memory}", *sys.argv[1:], *arguments]
+    return [sys.executable, "-m", "pytest", "-o", f"cache_dir={memory}", "--durations=25", *sys.argv[1:], *arguments]
 
 
 def failed(name: str) -> list[str]:
