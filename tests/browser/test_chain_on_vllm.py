@@ -80,7 +80,7 @@ def test_a_tuned_adapter_is_better_in_the_vllm_that_was_running(lab: Lab, page: 
     page.keyboard.press("Enter")
     answers = sides.locator(":scope > .ipt-columns .ipt-text")
     expect(answers.nth(1)).to_contain_text("#SBATCH --nodes=2", timeout=60_000)
-    expect(sides.get_by_text("TTFT").or_(sides.get_by_text("First token")).first).to_be_visible(timeout=60_000)
+    expect(sides.locator(":scope > .ipt-columns .ipt-value").nth(1)).to_be_visible(timeout=60_000)
     keep(sides, "chain-sides")
 
     run_cell(page, 3)
