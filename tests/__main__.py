@@ -42,16 +42,15 @@ def failed(name: str) -> list[str]:
     return sorted(json.loads(memory.read_text())) if memory.exists() else []
 
 
-def status(name: str, returned: int, paths: tuple[str, ...], unsteady: list[str]) -> int:
-    """A stream's exit status, after its few failures were tried once more; those that passed then go to `unsteady`."""
+def once_more(name: str, returned: int, paths: tuple[str, ...]) -> tuple[int, list[str]]:
+    """A stream's exit status after its few failures, if that is all that is wrong, were tried again; which passed."""
     tests = failed(name)
     if returned != 1 or not 0 < len(tests) <= FEW:
-        return returned
+        return returned, []
     print(f"\nOnce more, by themselves: {', '.join(tests)}\n", flush=True)
-    once_more = command(name, "--last-failed", "--last-failed-no-failures=none", *paths)
-    again = subprocess.run(once_more, cwd=ROOT, check=False).returncode
-    unsteady += sorted(set(tests) - set(failed(name)))
-    return again
+    again = command(name, "--last-failed", "--last-failed-no-failures=none", *paths)
+    returned = subprocess.run(again, cwd=ROOT, check=False).returncode
+    return returned, sorted(set(tests) - set(failed(name)))
 
 
 def main() -> int:
@@ -74,11 +73,11 @@ def main() -> int:
         output.seek(0)
         sys.stdout.buffer.write(output.read())
         sys.stdout.flush()
-    unsteady: list[str] = []
-    ends = [status("waiting", waited, WAITING, unsteady), status("computing", computed, COMPUTING, unsteady)]
-    if unsteady:
-        print(f"\nUnsteady: failed beside the others, passed alone: {', '.join(unsteady)}", flush=True)
-    return 1 if any(ends) else 0
+    waited, unsteady = once_more("waiting", waited, WAITING)
+    computed, also = once_more("computing", computed, COMPUTING)
+    if unsteady or also:
+        print(f"\nUnsteady: failed beside the others, passed alone: {', '.join(unsteady + also)}", flush=True)
+    return 1 if waited or computed else 0
 
 
 if __name__ == "__main__":
