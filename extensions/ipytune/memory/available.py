@@ -76,7 +76,7 @@ def available(
     ask: Callable[[Sequence[str]], str | None] | None = None,
 ) -> Available:
     """Reads it now. root: where /proc and /sys are; ask: runs nvidia-smi with arguments, None when it cannot."""
-    ask = _nvidia_smi if ask is None else ask
+    ask = nvidia_smi if ask is None else ask
     answer = ask([_QUERY, "--format=csv,noheader,nounits"])
     notes: list[str] = []
     gpus: tuple[Limit, ...] = ()
@@ -98,18 +98,12 @@ def available(
     return Available(tuple(host) or (Limit("unknown: no /proc here", UNLIMITED),), gpus, tuple(notes))
 
 
-def choose(config: RunConfig, has_gpu: bool, has_matrix_units: bool) -> tuple[Device, Dtype]:
+def choose(config: RunConfig, has_gpu: bool, bfloat16_pays: bool) -> tuple[Device, Dtype]:
     """Device and dtype that the training process will choose (`lora.hardware`, which asks torch)."""
     device: Device = "cuda" if config.device == "cuda" or (config.device == "auto" and has_gpu) else "cpu"
     if config.dtype != "auto":
         return device, config.dtype
-    return device, "bfloat16" if device == "cuda" or has_matrix_units else "float32"
-
-
-def has_matrix_units(root: Path = Path("/")) -> bool:
-    """Whether the processor has AMX, by the kernel's list of its features."""
-    flags = re.search(r"^flags\s*:(.*)$", _text(root / "proc/cpuinfo"), re.MULTILINE)
-    return flags is not None and "amx_tile" in flags[1].split()
+    return device, "bfloat16" if device == "cuda" or bfloat16_pays else "float32"
 
 
 # --- host ------------------------------------------------------------------------------------------------------------
@@ -259,7 +253,8 @@ def visible_gpus(cards: Sequence[Card], slices: Mapping[str, list[Card]], visibl
     )
 
 
-def _nvidia_smi(arguments: Sequence[str]) -> str | None:
+def nvidia_smi(arguments: Sequence[str]) -> str | None:
+    """Its answer; None where there is no such program, or it failed."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return None
