@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from ipytune.lora.config import RunConfig
 from ipytune.memory.advice import Fit, advice
-from ipytune.memory.available import Available, available, choose, has_matrix_units
+from ipytune.memory.available import Available, available, choose
 from ipytune.memory.estimate import Estimate, estimate
 from ipytune.memory.shape import read_shape
+from ipytune.processor import bfloat16_pays
 
 
 def check(
@@ -29,5 +30,5 @@ def estimate_here(
     config: RunConfig, there: Available, longest: int | None = None, learned: float = 1.0, processes: int = 1
 ) -> Estimate:
     """The estimate for the device and dtype that the run will choose there."""
-    device, dtype = choose(config, bool(there.gpus), has_matrix_units())
+    device, dtype = choose(config, bool(there.gpus), bfloat16_pays())
     return estimate(config, read_shape(config.model), longest, device, dtype, learned, processes)

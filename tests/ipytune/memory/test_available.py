@@ -16,7 +16,6 @@ from ipytune.memory.available import (
     Limit,
     available,
     choose,
-    has_matrix_units,
     parse_cards,
     parse_slices,
     visible_gpus,
@@ -162,9 +161,10 @@ def test_this_machine_has_memory() -> None:
 def test_device_and_dtype_are_chosen_as_the_training_process_chooses() -> None:
     torch = pytest.importorskip("torch")
     from ipytune.lora.hardware import choose_device, choose_dtype
+    from ipytune.processor import bfloat16_pays
 
     config = RunConfig(train_file=Path("t.jsonl"))
-    device, dtype = choose(config, torch.cuda.is_available(), has_matrix_units())
+    device, dtype = choose(config, torch.cuda.is_available(), bfloat16_pays())
     chosen = choose_device("auto")
     assert (device, f"torch.{dtype}") == (chosen.type, str(choose_dtype("auto", chosen)))
     assert choose(config.model_copy(update={"dtype": "bfloat16", "device": "cpu"}), True, False) == ("cpu", "bfloat16")
