@@ -131,9 +131,9 @@ def _take_part(sizes: Sequence[int], repeats: int) -> Measured | None:
     import torch.distributed as dist
 
     rank, processes = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    nodes = processes // max(1, int(os.environ.get("LOCAL_WORLD_SIZE", processes)))
-    local = int(os.environ.get("LOCAL_RANK", "0"))
-    gpu = torch.cuda.is_available() and torch.cuda.device_count() > local
+    local, here = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", str(processes)))
+    nodes = processes // here
+    gpu = torch.cuda.device_count() >= here  # all or none: with fewer GPUs some would wait for others for ever
     device = torch.device("cuda", local) if gpu else torch.device("cpu")
     if gpu:
         torch.cuda.set_device(device)

@@ -61,21 +61,27 @@ def across(gpu: str | torch.device = "cuda", array_bytes: int = 2**30, passes: i
 def by_size(
     sizes: Sequence[int], device: str | torch.device = "cpu", seconds: float = 0.15, passes: int = 3
 ) -> list[Bandwidth]:
-    """Triad over arrays of each size in turn: steps down where three arrays no longer fit a cache. Each pass repeats
-    the kernel until `seconds` are over or 1,000 times, since one round through a cache is too short to time."""
-    device = torch.device(device)
-    found = []
-    for size in sizes:
-        count = max(1, size // 4)
-        a, b, c = (torch.full((count,), value, device=device) for value in (0.0, 1.0, 2.0))
+    """Triad over arrays of each size in turn: steps down where three arrays no longer fit a cache. On a CPU with one
+    thread: caches are a core's own. Each pass repeats the kernel until `seconds` are over or 1,000 times, since one
+    round through a cache is too short to time."""
+    device, threads = torch.device(device), torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return [_triad(size, device, seconds, passes) for size in sizes]
+    finally:
+        torch.set_num_threads(threads)
 
-        def once(a: torch.Tensor = a, b: torch.Tensor = b, c: torch.Tensor = c) -> object:
-            return torch.add(b, c, alpha=3.0, out=a)
 
-        one = _time(once, device)
-        repeats = max(1, min(1000, int(seconds / passes / max(one, 1e-7))))
-        found.append(_measured("triad", device, once, 3, 4 * count, passes, repeats))
-    return found
+def _triad(size: int, device: torch.device, seconds: float, passes: int) -> Bandwidth:
+    count = max(1, size // 4)
+    a, b, c = (torch.full((count,), value, device=device) for value in (0.0, 1.0, 2.0))
+
+    def once() -> object:
+        return torch.add(b, c, alpha=3.0, out=a)
+
+    _time(once, device)
+    repeats = max(1, min(1000, int(seconds / passes / _time(once, device))))
+    return _measured("triad", device, once, 3, 4 * count, passes, repeats)
 
 
 def _measured(

@@ -56,7 +56,9 @@ def bus_bandwidth(payload: int, seconds: float, processes: int) -> float:
 
 
 def scope_of(processes: int, nodes: int) -> Scope:
-    """>>> scope_of(4, 1), scope_of(2, 2), scope_of(8, 2)
+    """Which limit a set of processes falls under, one a GPU.
+
+    >>> scope_of(4, 1), scope_of(2, 2), scope_of(8, 2)
     ('intranode', 'internode', 'full')
     """
     if nodes == 1:
