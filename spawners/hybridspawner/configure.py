@@ -11,6 +11,7 @@ from . import metrics, server_api
 from .callback import CALLBACK_PATH, CallbackHandler
 from .form import OFFERS_PATH, STATIC, STATIC_PATH
 from .form.offers import OffersHandler
+from .lease_watch import LEASES_ROUTES, LeaseHandler
 from .reconcile import watch
 from .sessions import SESSIONS_ROUTES, TARGETS_PATH, SessionHandler, TargetsHandler
 from .site import Site
@@ -27,6 +28,7 @@ def configure(c: Any, site: Site, state_dir: Path) -> None:
         (rf"/{CALLBACK_PATH}", CallbackHandler),
         (rf"/{OFFERS_PATH}", OffersHandler),
         *((route, SessionHandler) for route in SESSIONS_ROUTES),
+        *((route, LeaseHandler) for route in LEASES_ROUTES),
         (rf"/{TARGETS_PATH}", TargetsHandler),
         (rf"/{STATIC_PATH}/(.*)", StaticFileHandler, {"path": str(STATIC)}),
     ]

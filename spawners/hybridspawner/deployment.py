@@ -20,6 +20,7 @@ from .callback import CALLBACK_PATH
 from .capacity import Access, Capacity, CapacityBoard, Estimate, Fit
 from .diagnose import StartFailed
 from .estimate import EstimateBoard, Question
+from .lease import Leases
 from .placement import Placement, offers_for, place
 from .request import AUTO, SpawnRequest, account_of, candidates, open_to, partition_of
 from .session import new_hub_name
@@ -61,6 +62,7 @@ class Deployment:
         """Sessions that wait or start, by target."""
         self.board = CapacityBoard({name: target.read for name, target in self.targets.items()})
         self.estimates = EstimateBoard()
+        self.leases = Leases()
         self._asking: dict[tuple[str, str], asyncio.Task[Access]] = {}
 
     @contextmanager

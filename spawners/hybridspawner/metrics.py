@@ -65,6 +65,7 @@ CALLS = Histogram(
     "oberalp_scheduler_call_seconds", "Calls to a scheduler", ["target", "verb", "outcome"], buckets=_CALLS
 )
 MOVES = Counter("oberalp_moves", "Starts that went on to another target", ["from_target", "to_target"])
+LAPSES = Counter("oberalp_leases_lapsed", "Sessions that ended because nobody renewed their lease", ["target"])
 STRAYS = Counter("oberalp_strays_ended", "Jobs and pods without a session on record that were ended", ["target"])
 
 
@@ -98,6 +99,11 @@ def moved(from_target: str, to_target: str) -> None:
 
 def strays_ended(target: str, count: int) -> None:
     STRAYS.labels(target).inc(count)
+
+
+def lease_lapsed(target: str) -> None:
+    """Nobody renewed the lease of a session on `target`; "" if it had none yet."""
+    LAPSES.labels(target).inc()
 
 
 def scheduler_called(target: str, verb: str, seconds: float, answered: bool) -> None:
@@ -200,6 +206,7 @@ def declare(site: Site) -> None:
         QUEUE_WAIT.labels(target)
         OVERHEAD.labels(target)
         STRAYS.labels(target)
+        LAPSES.labels(target)
         for proved in ("yes", "no"):
             STOPS.labels(target, proved)
         for other in STATES.targets:

@@ -1,11 +1,12 @@
 """Nothing is left behind: what a hub that died began is looked for when the next one starts, and now and then after.
 
-Two ways of being left behind, and what finds them:
+Three ways of being left behind, and what finds them:
 
 - a session on record that JupyterHub does not count as running (the hub was killed in the middle of a stop): its record
   is loaded, and its end is brought about;
 - a job, pod or process with a mark of this hub that is on no record (a database that was lost or restored): the target
-  is asked for such strays and ends them.
+  is asked for such strays and ends them;
+- a session whose client has died, if it was asked for with a lease: see lease_watch.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from sqlalchemy.exc import SAWarning
 
 from . import metrics
 from .deployment import Deployment, deployment_of
+from .lease_watch import watch_leases
 from .session import mark_of
 from .spawner import HybridSpawner
 
@@ -81,8 +83,12 @@ async def _reconcile(app: Any, site_file: Path, state_dir: Path) -> None:
         await asyncio.sleep(0.5)
     load_records(app)
     deployment = deployment_of(app.hub, app.hub_connect_url, site_file, state_dir)
+    await asyncio.gather(_end_all_strays(deployment, app.db), watch_leases(app, deployment.leases))
+
+
+async def _end_all_strays(deployment: Deployment, db: Any) -> None:
     while True:
-        await end_strays(deployment, app.db)
+        await end_strays(deployment, db)
         await asyncio.sleep(INTERVAL)
 
 

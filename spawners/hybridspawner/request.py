@@ -19,6 +19,8 @@ from .duration import format_duration, parse_duration
 from .site import Environment, Profile, Site, SlurmTarget
 
 AUTO = "auto"
+SHORTEST_LEASE, LONGEST_LEASE = 30, 3600
+"""Seconds: shorter, and a slow renewal would end a session; longer, and a dead client's session costs too much."""
 SLURM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}", re.ASCII)
 _NOTEBOOK = re.compile(r"[^\x00-\x1f\x7f\\\ud800-\udfff]{1,255}")  # half a surrogate pair is no text: it cannot be sent
 
@@ -32,7 +34,10 @@ class InvalidRequest(ValueError):
 
 
 class SpawnRequest(BaseModel):
-    """A validated request. Times in `HH:MM:SS` or `D-HH:MM:SS`; `target` is a target's name or `auto`."""
+    """A validated request. Times in `HH:MM:SS` or `D-HH:MM:SS`; `target` is a target's name or `auto`.
+
+    With a `lease` the session ends when nobody has renewed it for that long (`lease_watch`).
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -44,6 +49,7 @@ class SpawnRequest(BaseModel):
     partition: StrictStr | None = None
     reservation: StrictStr | None = None
     notebook: StrictStr | None = None
+    lease: StrictStr | None = None
 
     @property
     def seconds(self) -> int:
@@ -130,6 +136,7 @@ def validate(options: Any, site: Site, user_groups: Collection[str] = ()) -> Spa
                 "environment": environment.name,
                 "target": target,
                 "runtime": _runtime(given.get("runtime"), profile),
+                "lease": _lease(given.get("lease")),
             }
         )
     except ValidationError as error:  # e.g. text that is no valid Unicode
@@ -208,6 +215,23 @@ def _runtime(text: str | None, profile: Profile) -> str:
     return format_duration(seconds)
 
 
+def lease_seconds(text: str) -> int:
+    """Seconds of the lease in `text`. Raises InvalidRequest."""
+    allowed = f"HH:MM:SS, {format_duration(SHORTEST_LEASE)} to {format_duration(LONGEST_LEASE)}"
+    try:
+        seconds = parse_duration(text)
+    except ValueError as error:
+        raise InvalidRequest("lease", f"{_shown(text)} {error}", allowed) from None
+    if not SHORTEST_LEASE <= seconds <= LONGEST_LEASE:
+        problem = "is too short" if seconds < SHORTEST_LEASE else "is too long"
+        raise InvalidRequest("lease", f"{_shown(text)} {problem}", allowed)
+    return seconds
+
+
+def _lease(text: str | None) -> str | None:
+    return None if text is None else format_duration(lease_seconds(text))
+
+
 def _one_of(field: str, value: str, allowed: list[str]) -> str:
     if value not in allowed:
         problem = f"{_shown(value)} is not available to you" if allowed else "nothing is available to you"
@@ -228,6 +252,8 @@ def _allowed_hint(field: str, site: Site, user_groups: Collection[str]) -> str:
         return ", ".join([AUTO, *(t.name for t in site.targets if open_to(t.groups, user_groups))])
     if field == "runtime":
         return 'text such as "02:00:00"'
+    if field == "lease":
+        return 'text such as "00:02:00"'
     if field == "notebook":
         return "the path of a notebook below your home directory, as text"
     listed = sorted({v for t in site.targets if isinstance(t, SlurmTarget) for v in getattr(t, f"{field}s") or ()})

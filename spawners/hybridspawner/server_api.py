@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from jupyterhub import apihandlers, handlers
@@ -30,11 +31,19 @@ class ServerHandler(UserServerAPIHandler):
             _raise_if_ours()
             raise web.HTTPError(409, "The start was cancelled.") from None
 
+    async def spawn_single_user(
+        self, user: Any, server_name: str = "", display_name: str | None = None, options: Any = None
+    ) -> None:
+        """JupyterHub's, which takes notice of the options only when it is this start's turn: its lease is earlier."""
+        if options is not None and (spawner := user.spawners.get(server_name)) is not None:
+            spawner.user_options = options
+        await super().spawn_single_user(user, server_name, display_name, options=options)
+
     @needs_scope("delete:servers")
     async def delete(self, user_name: str, server_name: str = "") -> None:
         user = self.find_user(user_name)
         known = user is not None and (not server_name or server_name in user.orm_spawners)
-        if known and not await end(self, user, server_name):
+        if known and not await end(self.stop_single_user, user, server_name):
             self.set_status(202)
             return
         await super().delete(user_name, server_name)
@@ -57,8 +66,8 @@ class SpawnPage(SpawnHandler):
             self.redirect(self.hub.base_url + "home")
 
 
-async def end(handler: Any, user: Any, server_name: str) -> bool:
-    """Cancel the start or adoption of a session and stop it. False if that goes on for longer than PATIENCE.
+async def end(stop: Callable[[Any, str], Awaitable[Any]], user: Any, server_name: str) -> bool:
+    """Cancel the start or adoption of a session and `stop` it. False if that goes on for longer than PATIENCE.
 
     Nothing is done, and the answer is True, if the session neither starts nor is looked for.
     """
@@ -73,7 +82,7 @@ async def end(handler: Any, user: Any, server_name: str) -> bool:
             return False
         await asyncio.sleep(0.05)
     if spawner.pending is None and spawner.server is not None:
-        await handler.stop_single_user(user, server_name)
+        await stop(user, server_name)
     return spawner.pending is None
 
 

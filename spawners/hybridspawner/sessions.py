@@ -106,6 +106,8 @@ class SessionHandler(APIHandler):
         future = spawner._spawn_future
         if future is not None and future.done() and not future.cancelled() and (error := future.exception()):
             return str(getattr(error, "jupyterhub_message", "") or "The session could not be started.")
+        if spawner.events is not None and spawner.last_end is not None:  # since this start: it forgets earlier ones
+            return str(spawner.last_end["why"])
         return "The start was cancelled." if spawner.events is not None else "The session is not starting."
 
     async def _send(self, event: dict[str, Any]) -> None:
@@ -117,7 +119,7 @@ class SessionHandler(APIHandler):
     @needs_scope("delete:servers")
     async def delete(self, user_name: str, server_name: str = "") -> None:
         user, spawner = self._session(user_name, server_name)
-        if await end(self, user, spawner.name) and spawner.ready:
+        if await end(self.stop_single_user, user, spawner.name) and spawner.ready:
             await self.stop_single_user(user, spawner.name)
         self.set_status(202 if spawner.pending else 204)
 

@@ -33,6 +33,7 @@ from .deployment import Deployment, deployment_of
 from .diagnose import StartFailed
 from .events import EventLog
 from .form import render_form
+from .lease import Key, lease_of
 from .leftovers import Leftovers
 from .metrics import NO_REASON, Outcome
 from .placement import Placement
@@ -121,6 +122,7 @@ class HybridSpawner(Spawner):
             spawner.orm_spawner.user_options = None  # else a start without options would repeat the mistake
             raise Refused(str(error), reason="invalid_options", status_code=400) from None
         spawner._request = request
+        spawner._begin_lease()
         spawner._allow_time([target.name for target in spawner.deployment.site.targets])
 
     _request: SpawnRequest | None = None
@@ -236,6 +238,7 @@ class HybridSpawner(Spawner):
         inspect(self.orm_spawner).session.commit()
         self.failure, self.last_end, self._served = None, None, False
         self.events = events = EventLog()
+        self._begin_lease()
         if self._spawn_future is not None:  # it may end before start() begins: cancelled, or refused by a hook
             self._spawn_future.add_done_callback(lambda _: events.close())
         events.append("Waiting for the starts before this one", 1)
@@ -410,6 +413,30 @@ class HybridSpawner(Spawner):
         """The marks of everything on record, for whoever looks for strays."""
         children = [self._children_state.get(self._target, {}), *(state for _, state in self._leftovers.to_json())]
         return {mark for child in children if (mark := mark_of(child))} | ({self._child.mark} if self._child else set())
+
+    # --- the lease of an unattended session ---------------------------------------------------------------------------
+
+    @property
+    def lease(self) -> int | None:
+        """Seconds for which the session goes on without a renewal; None if it needs none."""
+        return lease_of(self.user_options)
+
+    @property
+    def lease_key(self) -> Key:
+        return self.user.id, self.name
+
+    def _begin_lease(self) -> None:
+        self.deployment.leases.begin(self.lease_key, self.lease)
+
+    def lease_lapsed(self) -> None:
+        """Say why the session is going to end."""
+        why = f"Nobody renewed the lease of {self.lease} s"
+        self.log.warning("%s on %s ends: %s", self._log_name, self._target or "no target yet", why)
+        if self.events is not None:
+            self.events.append(why, detail="The session is ended.")
+        told = {"what": "Your last session has ended.", "why": f"{why}.", "remedy": "Start it again."}
+        self.last_end = {**told, "evidence": "", "at": time.time()}
+        metrics.lease_lapsed(self._target)
 
     # --- what metrics count ------------------------------------------------------------------------------------------
 

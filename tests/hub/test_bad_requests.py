@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.fuzz_requests import SOUND, generated
-from hybridspawner.request import InvalidRequest, validate
+from hybridspawner.request import InvalidRequest, SpawnRequest, validate
 from hybridspawner.site import load_site
 from tests.hub.client import User
 from tests.hub.process import Hub
@@ -27,6 +27,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"account": "a b"}, "account", "letters"),
     ({"notebook": "../../etc/passwd"}, "notebook", "home directory"),
     ({"notebook": "/etc/passwd"}, "notebook", "home directory"),
+    ({"lease": "00:00:05"}, "lease", "00:00:30 to 01:00:00"),
     ({"colour": "red"}, "colour", "profile"),
     ({"partition": "normal\n#SBATCH --nodes=4"}, "partition", ""),
     ({"reservation": "x; rm -rf ~"}, "reservation", ""),
@@ -73,9 +74,7 @@ def test_a_bad_request_does_not_spoil_the_spawn_page_or_the_next_start(user: Use
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.dictionaries(
-        st.sampled_from(
-            ["profile", "environment", "target", "runtime", "account", "partition", "reservation", "notebook", "x"]
-        ),
+        st.sampled_from([*SpawnRequest.model_fields, "x"]),
         st.recursive(
             st.none() | st.booleans() | st.integers() | st.text(), lambda v: st.lists(v) | st.dictionaries(st.text(), v)
         ),

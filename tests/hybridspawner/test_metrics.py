@@ -156,7 +156,7 @@ def test_every_metric_and_label_of_the_dashboard_exists() -> None:
     for collector in (metrics.STARTS, metrics.QUEUE_WAIT, metrics.OVERHEAD, metrics.STOPS, metrics.CALLS):
         (family,) = collector.describe()
         labels[family.name] = set(collector._labelnames)
-    for collector in (metrics.MOVES, metrics.STRAYS):
+    for collector in (metrics.MOVES, metrics.STRAYS, metrics.LAPSES):
         (family,) = collector.describe()
         labels[family.name] = set(collector._labelnames)
     metrics.readings_from(lambda: {"t": Capacity("t", (), time.monotonic())}, lambda: {"t": None})
