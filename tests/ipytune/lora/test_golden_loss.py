@@ -78,8 +78,9 @@ def test_packed_equals_alone_equals_plain_transformers() -> None:
         torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
         found = gradients(model, loss)
         assert found.keys() == wanted.keys()
-        for name in wanted:
-            torch.testing.assert_close(found[name], wanted[name], rtol=1e-4, atol=1e-5)
+        for name, gradient in wanted.items():  # small elements are differences of large ones: rounded as these are
+            scale = float(gradient.abs().max())
+            torch.testing.assert_close(found[name], gradient, rtol=0, atol=1e-5 * scale)
 
 
 def test_a_conversation_does_not_see_its_neighbours_in_the_row() -> None:
