@@ -1,0 +1,115 @@
+"""Variables of finished cells, from one kernel to the next: what a run asks of the kernel, and what it is answered.
+
+The work is done inside the kernel, by `snapshot.py`, whose text is sent there once: the session's environment needs
+cloudpickle, not ipytune. Each question is a silent execution without history or output.
+
+A kernel that cannot keep anything (another language, no cloudpickle, a full disk) is no reason to stop a run: it is
+said once, and a resumed run then runs the finished cells again.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import uuid
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from importlib.resources import files
+from typing import Any, Protocol
+
+from ipytune.papermill.resume import RUN, Known
+
+LARGEST = 512_000_000
+"""Bytes of one variable: a model of 135M parameters in bfloat16 with room; written in a few seconds."""
+ALTOGETHER = 2_000_000_000
+"""Bytes of all: a home directory on a cluster has a quota, and a failed run leaves this behind."""
+SECONDS = 120.0
+"""For one save, on a slow file system; what is not through by then is left out."""
+
+_MODULE = "_ipytune_state"
+
+
+class Kernel(Protocol):
+    """Runs code without output or history, and answers the text of one expression; None where that failed."""
+
+    def ask(self, code: str, expression: str) -> str | None: ...
+
+
+class StateUnavailable(Exception):
+    """Nothing can be kept in this kernel; the message says why."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """left: the variables that could not be kept, with the reason. seconds: what keeping the others took."""
+
+    left: Mapping[str, str]
+    secret_environ: tuple[str, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Record:
+    """What an earlier kernel of this run left: after which code cell, and what of each variable."""
+
+    cell: int
+    known: Mapping[str, Known]
+    secret_environ: tuple[str, ...] = field(default=())
+
+
+def new_run() -> str:
+    """The name of a run's record; a notebook's metadata holds it."""
+    return uuid.uuid4().hex
+
+
+class State:
+    """The record of one run, kept in the file system of the kernel: ~/.local/state/ipytune/resume/RUN."""
+
+    def __init__(self, kernel: Kernel, run: str) -> None:
+        """In a fresh kernel, before any cell. Raises StateUnavailable."""
+        if not RUN.fullmatch(run):
+            raise ValueError("the name of a run is 32 hexadecimal digits")
+        self._kernel = kernel
+        text = files("ipytune.papermill").joinpath("snapshot.py").read_text(encoding="utf-8")
+        modules, types = "__import__('sys').modules", "__import__('types')"
+        module = f"{modules}.setdefault({_MODULE!r}, {types}.ModuleType({_MODULE!r}))"
+        self._ask("begin", run, LARGEST, ALTOGETHER, SECONDS, code=f"exec({text!r}, {module}.__dict__)")
+
+    def save(self, cell: int) -> Saved:
+        """After the code cell of this number. Raises StateUnavailable."""
+        answer = self._ask("save", cell)
+        return Saved(answer["left"], tuple(answer["secret_environ"]), answer["seconds"])
+
+    def look(self) -> Record | None:
+        """The record as it was left, if there is one. Raises StateUnavailable."""
+        answer = self._ask("look")
+        if answer is None:
+            return None
+        known = {
+            name: Known(tuple(entry["changed"]), entry["left"], entry["handle"])
+            for name, entry in answer["names"].items()
+        }
+        return Record(answer["cell"], known, tuple(answer["secret_environ"]))
+
+    def restore(self, without: Collection[str]) -> dict[str, str]:
+        """Puts the variables back, but for those named. Returns those that could not be read, with the reason."""
+        return dict(self._ask("restore", sorted(without))["failed"])
+
+    def before(self, cell: int) -> None:
+        """Working directory and random numbers as they were before this code cell."""
+        self._ask("before", cell)
+
+    def drop(self) -> None:
+        """The run has ended well: nothing is left behind."""
+        self._ask("drop")
+
+    def _ask(self, question: str, *arguments: Any, code: str = "") -> Any:
+        given = ", ".join(map(repr, arguments))
+        text = self._kernel.ask(code, f"__import__('sys').modules[{_MODULE!r}].{question}({given})")
+        try:
+            answer = json.loads(ast.literal_eval(text or ""))
+        except (SyntaxError, ValueError):
+            raise StateUnavailable("its kernel has no Python, or no cloudpickle (pip install cloudpickle)") from None
+        if isinstance(answer, dict) and "error" in answer:
+            raise StateUnavailable(answer["error"])
+        return answer
