@@ -70,8 +70,13 @@ class Hub:
                 stderr=log,
                 start_new_session=True,
             )
-        if not wait_for(self._answers, seconds, 0.2):
-            raise AssertionError(f"the hub does not answer:\n{self.log[-4000:]}")
+        try:
+            if not wait_for(self._answers, seconds, 0.2):
+                raise AssertionError(f"the hub does not answer:\n{self.log[-4000:]}")
+        except BaseException:  # nobody else knows of it: the caller gets no hub
+            self._process.kill()
+            self.close()
+            raise
         return self
 
     def _answers(self) -> bool:
