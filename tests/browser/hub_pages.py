@@ -1,15 +1,14 @@
 """The hub's pages in a real browser (the system's chromium, by Playwright): log in, and pictures."""
 
 import contextlib
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from tests.browser.fixtures import CHROMIUM
 from tests.hub.process import Hub
 
-CHROMIUM = shutil.which("chromium")
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",

@@ -15,14 +15,13 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from ipytune.evaluate.result import Evaluation
-from tests.browser.lab import CHROMIUM, Lab, browser_page, lab_server, open_notebook, panel, run_cell
-from tests.clusters.requirement import unavailable
+from tests.browser.lab import Lab, browser_page, lab_server, open_notebook, panel, run_cell
 
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.vllm,
     pytest.mark.timeout(1800),
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium; enable with: apt-get install chromium"),
+    pytest.mark.usefixtures("chromium_path", "vllm_python"),
 ]
 TRAIN = """
 from ipytune.lora.config import RunConfig
@@ -48,8 +47,6 @@ scores
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    if not os.environ.get("IPYTUNE_VLLM"):
-        unavailable("vllm", "IPYTUNE_VLLM is not set", "name there the python of an environment that holds vLLM")
     with lab_server(tmp_path_factory.mktemp("lab")) as running:
         yield running
 

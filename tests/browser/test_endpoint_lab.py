@@ -12,12 +12,9 @@ from playwright.sync_api import Locator, Page, expect
 
 from ipytune.compare.blind import Lots
 from ipytune.mock import Behaviour, MockServer, start_mock
-from tests.browser.lab import CHROMIUM, Lab, browser_page, lab_server, open_notebook, panel, run_cell, until
+from tests.browser.lab import Lab, browser_page, lab_server, open_notebook, panel, run_cell, until
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium; enable with: apt-get install chromium"),
-]
+pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("chromium_path")]
 SECRET = "typed-SECRET-4713"
 TURNED = next(seed for seed in range(50) if Lots(seed).sitting(2, True).order == (1, 0))
 MODELS = ("model-one", "model-two")

@@ -11,13 +11,10 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from ipytune.runs import Phase, Run
-from tests.browser.lab import CHROMIUM, Lab, browser_page, lab_server, open_notebook, panel, run_cell, until
+from tests.browser.lab import Lab, browser_page, lab_server, open_notebook, panel, run_cell, until
 from tests.browser.tiny_model import write_tiny_model
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium; enable with: apt-get install chromium"),
-]
+pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("chromium_path")]
 CURVE = "document.querySelector('.ipt-smooth')?.getAttribute('d')?.split('L').length > {}"
 CELL = """
 from ipytune.widgets import FineTunePanel

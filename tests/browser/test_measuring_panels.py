@@ -10,12 +10,9 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from ipytune.mock import Behaviour, MockServer, start_mock
-from tests.browser.lab import CHROMIUM, Lab, browser_page, lab_server, open_notebook, panel, run_cell, until
+from tests.browser.lab import Lab, browser_page, lab_server, open_notebook, panel, run_cell, until
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium; enable with: apt-get install chromium"),
-]
+pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("chromium_path")]
 SECRET = "measured-SECRET-2290"
 ANSWERS = {f"{n} + 1?": {"base": str(n + 1) if n < 3 else "many", "tuned": str(n + 1)} for n in range(8)}
 

@@ -1,14 +1,12 @@
 """The spawn and progress pages as a person uses them, in chromium: choose, start, arrive, cancel, go wrong."""
 
 import re
-import shutil
 from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.hub_pages import chromium, log_in
-from tests.clusters.requirement import unavailable
 from tests.clusters.slurm import SlurmCluster
 from tests.clusters.slurm.processes import wait_for
 from tests.hub.process import Hub
@@ -18,9 +16,7 @@ pytestmark = pytest.mark.browser
 
 
 @pytest.fixture
-def page() -> Iterator[Page]:
-    if shutil.which("chromium") is None:
-        unavailable("browser", "chromium is not installed", "apt-get install chromium")
+def page(chromium_path: str) -> Iterator[Page]:
     with chromium() as browser:
         yield browser.new_page(viewport={"width": 1200, "height": 900})
 

@@ -1,7 +1,7 @@
 """What a test does when something it needs is not on this machine: skip with the reason and the remedy, or fail.
 
-$OBERALP_REQUIRE (a comma-separated list of kinds: slurm, kubernetes, browser, images) names what must be there: CI sets
-it, so that a test that silently stopped running is seen.
+$OBERALP_REQUIRE (a comma-separated list of kinds: slurm, kubernetes, browser, images, vllm) names what must be there:
+CI sets it, so that a test that silently stopped running is seen.
 """
 
 import os

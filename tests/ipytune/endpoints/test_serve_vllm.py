@@ -18,22 +18,15 @@ from ipytune.adapter.load import RankTooHigh
 from ipytune.endpoints import EndpointError, Unauthorized, chat, models
 from ipytune.endpoints.serve import ServeFailed, Server, load_adapter, serve
 from tests.browser.lab import until
-from tests.clusters.requirement import unavailable
 from tests.ipytune.endpoints.engines.test_keeper import exists
 from tests.ipytune.endpoints.test_serve_process import write_adapter
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1800), pytest.mark.usefixtures("vllm_python")]
 QUESTION = "Write one line about the sea."
 
 
-@pytest.fixture(scope="module", autouse=True)
-def installed() -> None:
-    if not os.environ.get("IPYTUNE_VLLM"):
-        unavailable("vllm", "IPYTUNE_VLLM is not set", "name there the python of an environment that holds vLLM")
-
-
 @pytest.fixture(scope="module")
-def adapters(installed: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def adapters(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Adapters of several ranks, r8, r32 and r64, and one with a whole layer."""
     folder = tmp_path_factory.mktemp("adapters")
     base = Path(shipped.resolve(shipped.SMOLLM2))
