@@ -93,14 +93,17 @@ def rates(steps: list[dict[str, Any]], warm_up: int) -> dict[str, Any]:
 
 
 def pooled(rounds: list[dict[str, Any]]) -> dict[str, Any]:
-    """One contender's rounds as one result: the median of their speeds, the highest of their peaks, and all of them."""
+    """One contender's rounds as one result: the median of their speeds, the highest of their peaks, and all of them.
+
+    Beside these only what all rounds agree on: the seconds of each step, or what the host took, are in `rounds`.
+    """
     if len(rounds) == 1:
         return rounds[0]
     ran = [found for found in rounds if "tokens_per_second" in found]
     if not ran:
-        return rounds[-1]
+        return {**rounds[-1], "rounds": rounds}
     return {
-        **ran[-1],
+        **{key: value for key, value in ran[0].items() if all(found.get(key) == value for found in ran)},
         "tokens_per_second": statistics.median([found["tokens_per_second"] for found in ran]),
         "fastest_step": max(found["fastest_step"] for found in ran),
         "peak_memory_bytes": max(found["peak_memory_bytes"] for found in ran),
