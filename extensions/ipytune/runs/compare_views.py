@@ -153,7 +153,9 @@ def _from_to(marks: Sequence[Mark]) -> str:
 
 def text(comparison: Comparison, width: int) -> str:
     page = io.StringIO()
-    Console(file=page, width=width, color_system=None, legacy_windows=False).print(tables(comparison))
+    # force_jupyter: in a kernel rich would display the table as a cell's output, and leave the page empty
+    console = Console(file=page, width=width, color_system=None, legacy_windows=False, force_jupyter=False)
+    console.print(tables(comparison))
     return page.getvalue().rstrip() + "\n"
 
 

@@ -34,6 +34,11 @@ def test_only_the_settings_that_differ_are_told(two: Comparison) -> None:
     assert two.best is two.runs[1]
 
 
+def test_in_a_kernel_the_text_is_a_text_and_not_an_output(two: Comparison, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    assert "learning_rate" in two.text()
+
+
 def test_runs_with_the_same_settings_say_so(tmp_path: Path) -> None:
     run_in(tmp_path / "a")
     run_in(tmp_path / "b")
