@@ -166,7 +166,7 @@ def test_notebook_01_runs_under_papermill_inside_a_slurm_session(hub: Hub, slurm
     user = hub.login("mcnulty")
     user.start({"profile": "gpu-4", "target": "slurm", "runtime": "01:00:00"})
     notebook = str(ROOT / "notebooks" / "01-first-session.ipynb")
-    run = ["papermill", notebook, "out.ipynb", "--no-progress-bar", "-p", "SMOKE", "True", "-p", "EVAL_LIMIT", "4"]
+    run = ["papermill", notebook, "out.ipynb", "--no-progress-bar", "-p", "PROFILE", "smoke"]
     printed = user.run_cell(
         "import subprocess, os\n"
         f"done = subprocess.run({run!r}, capture_output=True, text=True, env=os.environ | {{'HF_HUB_OFFLINE': '1'}})\n"
@@ -174,7 +174,7 @@ def test_notebook_01_runs_under_papermill_inside_a_slurm_session(hub: Hub, slurm
         seconds=800,
     )
     assert printed.split()[0] == "0", printed
-    answer = user.api.get(f"/user/{user.name}/api/contents/first-session/metrics.json")
+    answer = user.api.get(f"/user/{user.name}/api/contents/01-first-session/metrics.json")
     metrics = json.loads(answer.json()["content"])
     assert metrics["notebook"] == "01-first-session" and metrics["exact_match_n"] == 4
     assert metrics["training"]["phase"] == "completed" if "phase" in metrics["training"] else metrics["training"]
