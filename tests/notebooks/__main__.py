@@ -1,0 +1,178 @@
+"""Runs every notebook as a nightly job would and judges it: `python -m tests.notebooks` (`make notebooks`).
+
+Side by side as cores and memory allow. Writes results.json and the executed notebooks to --out, HTML to --gallery.
+Exit status 1 if one fails; a skip that has expired is a failure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import nbformat
+import psutil
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from ipytune.processor import usable_cpus
+from tests.notebooks.expectations import Expectations, expectations_of
+from tests.notebooks.gallery import write_gallery
+from tests.notebooks.judge import ROOT, Outcome, failed, outcome_of, summary
+from tests.notebooks.process import Run, prepare_model, start
+from tests.notebooks.schedule import Demand, in_order, next_to_start
+from tests.notebooks.skips import read_skips, skip_of
+from tests.notebooks.structure import findings_of_structure
+
+NOTEBOOKS = ROOT / "notebooks"
+KEPT_FREE_GB = 1.0  # of memory, for everything else
+TOO_LONG = 4.0  # times its budget: then it is ended
+BETWEEN_LOOKS = 0.5  # s
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _options(arguments)
+    console = Console(highlight=False)
+    paths = sorted(NOTEBOOKS.glob("[0-9][0-9]-*.ipynb"))
+    chosen = [path for path in paths if not options.only or path.stem.startswith(tuple(options.only))]
+    if not chosen:
+        print(f"No notebook begins with {', '.join(options.only)}; there are: {', '.join(p.stem for p in paths)}.")
+        return 2
+    out = Path(options.out or tempfile.mkdtemp(prefix="notebooks-")).absolute()
+    out.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    outcomes, expected = look(chosen, [path.stem for path in paths], options.profile)
+    executed: dict[str, Path] = {}
+    for attempt in range(1 + options.again):
+        to_run = [path for path in chosen if path.stem in expected and outcomes.get(path.stem, None) is None]
+        if attempt:
+            to_run = [path for path in chosen if path.stem in executed and outcomes[path.stem].state == "failed"]
+        for run in _run_all(to_run, expected, options.profile, out / f"runs-{attempt + 1}", console):
+            outcome = outcome_of(run, options.profile, expected[run.name])
+            outcome.unsteady = bool(attempt) and outcome.state == "passed"
+            outcomes[run.name] = outcome
+            executed[run.name] = _keep(run, out)
+            _say(outcome, console)
+    ordered = [outcomes[path.stem] for path in chosen]
+    results = {
+        "summary": summary(ordered),
+        "profile": options.profile,
+        "seconds": round(time.monotonic() - began, 1),
+        "at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "notebooks": [outcome.as_dict() for outcome in ordered],
+    }
+    (out / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    if options.gallery:
+        write_gallery(Path(options.gallery), ordered, executed, {name: e.metrics for name, e in expected.items()})
+    if unsteady := [outcome.notebook for outcome in ordered if outcome.unsteady]:
+        print(f"Unsteady: failed first, passed when tried again: {', '.join(unsteady)}")
+    print(f"{summary(ordered)} in {results['seconds']:.0f} s; results in {out}")
+    return int(any(outcome.state == "failed" for outcome in ordered))
+
+
+def look(
+    chosen: Sequence[Path], names: list[str], profile: str, today: datetime.date | None = None
+) -> tuple[dict[str, Outcome], dict[str, Expectations]]:
+    """Before anything runs: outcomes of those that will not run, and the expectations of those that will."""
+    skips = read_skips(NOTEBOOKS / "skip.yaml", names)
+    outcomes: dict[str, Outcome] = {}
+    expected: dict[str, Expectations] = {}
+    for path in chosen:
+        skip = skip_of(path.stem, profile, skips)
+        if skip is not None and skip.expired(today or datetime.date.today()):
+            outcomes[path.stem] = failed(path.stem, profile, [f"its skip expired on {skip.expires}: {skip.reason}"])
+        elif skip is not None:
+            outcomes[path.stem] = Outcome(path.stem, profile, "skipped", notes=[f"{skip.reason} ({skip.expires})"])
+        elif findings := findings_of_structure(nbformat.read(path, as_version=4), path.stem):
+            outcomes[path.stem] = failed(path.stem, profile, findings)
+        else:
+            try:
+                expected[path.stem] = expectations_of(path)
+            except ValueError as error:
+                outcomes[path.stem] = failed(path.stem, profile, [str(error)])
+    return outcomes, expected
+
+
+def _run_all(
+    paths: Sequence[Path], expected: dict[str, Expectations], profile: str, folder: Path, console: Console
+) -> list[Run]:
+    """Every one of them, ended."""
+    if not paths:
+        return []
+    prepare_model()
+    by_name = {path.stem: path for path in paths}
+    needs = [(name, expected[name]) for name in by_name]
+    waiting = in_order([Demand(name, need.seconds, need.memory_gb, need.cores) for name, need in needs])
+    free = _cores()
+    memory_gb = psutil.virtual_memory().available / 1e9 - KEPT_FREE_GB
+    running: dict[str, tuple[Demand, Run, tuple[int, ...]]] = {}
+    ended: list[Run] = []
+    progress = Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console)
+    tasks = {}
+    try:
+        with progress:
+            while waiting or running:
+                demands = [demand for demand, _, _ in running.values()]
+                while (found := next_to_start(waiting, demands, free, memory_gb)) is not None:
+                    demand, cores = found
+                    waiting.remove(demand)
+                    demands.append(demand)
+                    free -= set(cores)
+                    limit = TOO_LONG * demand.seconds
+                    run = start(by_name[demand.name], folder / demand.name, profile, cores, limit)
+                    running[demand.name] = (demand, run, cores)
+                    tasks[demand.name] = progress.add_task(demand.name, total=None)
+                for name, (_, run, cores) in list(running.items()):
+                    if run.poll():
+                        del running[name]
+                        free |= set(cores)
+                        ended.append(run)
+                        progress.remove_task(tasks[name])
+                        console.print(f"ran {name} ({run.seconds:.0f} s)")
+                time.sleep(BETWEEN_LOOKS)
+    finally:
+        for _, run, _ in running.values():
+            run.end()
+    return ended
+
+
+def _cores() -> set[int]:
+    """Those this process may use, as many as its quota grants."""
+    return set(sorted(os.sched_getaffinity(0))[: usable_cpus()])
+
+
+def _keep(run: Run, out: Path) -> Path:
+    """The executed notebook and the log beside the results; the rest of the folder goes."""
+    kept = out / f"{run.name}.ipynb"
+    if run.executed.is_file():
+        shutil.copy(run.executed, kept)
+    shutil.copy(run.folder / "papermill.log", out / f"{run.name}.log")
+    shutil.rmtree(run.folder.parent if not any(run.folder.parent.iterdir()) else run.folder, ignore_errors=True)
+    return kept
+
+
+def _say(outcome: Outcome, console: Console) -> None:
+    console.print(f"{outcome.state:<8}{outcome.notebook:<28}{outcome.seconds:>7.1f} s{outcome.memory_gb:>7.2f} GB")
+    for line in (*outcome.findings, *(f"note: {note}" for note in outcome.notes)):
+        console.print(f"        {line}", markup=False)
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.notebooks", description=__doc__)
+    parser.add_argument("--only", nargs="+", default=[], metavar="NN", help="those whose name begins like this")
+    parser.add_argument("--again", type=int, default=0, metavar="N", help="try what failed up to N times again")
+    parser.add_argument("--profile", default="smoke")
+    parser.add_argument("--out", metavar="DIR", help="for results.json, logs and executed notebooks")
+    parser.add_argument("--gallery", metavar="DIR", help="for the HTML pages")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
