@@ -25,8 +25,10 @@ def job_name(run_name: str, mark: str = "") -> str:
     return "-".join(part for part in ("ipytune", slug, mark) if part)
 
 
-def manifest(settings: KubernetesSettings, name: str, arguments: Sequence[str]) -> dict[str, Any]:
-    """A Job of one pod that runs `python -m ipytune.runs.launch.job ARGUMENTS`.
+def manifest(
+    settings: KubernetesSettings, name: str, arguments: Sequence[str], module: str = "ipytune.runs.launch.job"
+) -> dict[str, Any]:
+    """A Job of one pod that runs `python -m MODULE ARGUMENTS`.
 
     - Never started twice: a second trainer in one run directory would do harm; a new Job continues.
     - At the walltime, or when it is deleted, the trainer gets SIGTERM and two minutes for checkpoint and adapter.
@@ -37,7 +39,7 @@ def manifest(settings: KubernetesSettings, name: str, arguments: Sequence[str]) 
     container: dict[str, Any] = {
         "name": "trainer",
         "image": settings.image,
-        "command": [settings.python or "python", "-m", "ipytune.runs.launch.job", *arguments],
+        "command": [settings.python or "python", "-m", module, *arguments],
         "env": [
             {"name": JOB_VARIABLE, "valueFrom": {"fieldRef": {"fieldPath": f"metadata.labels['{JOB_LABEL}']"}}},
             {"name": NAMESPACE_VARIABLE, "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},

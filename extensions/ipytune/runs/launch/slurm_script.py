@@ -9,10 +9,9 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Sequence
-from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ipytune.runs.launch.settings import NOTICE_SECONDS, SlurmSettings
 
@@ -32,8 +31,14 @@ def comment(value: Any) -> str:
     return "".join(c if c.isprintable() else " " for c in str(value)).strip()
 
 
-_jinja = Environment(undefined=StrictUndefined, keep_trailing_newline=True, trim_blocks=True, lstrip_blocks=True)
-_jinja.filters.update(directive=directive, comment=comment, sh=lambda value: shlex.quote(str(value)))
+templates = Environment(
+    loader=PackageLoader("ipytune.runs.launch"),
+    undefined=StrictUndefined,
+    keep_trailing_newline=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+templates.filters.update(directive=directive, comment=comment, sh=lambda value: shlex.quote(str(value)))
 
 
 def submission(run_dir: str) -> list[str]:
@@ -62,5 +67,5 @@ def exported(settings: SlurmSettings, facts: Sequence[str]) -> str:
 
 
 def _render(settings: SlurmSettings, submit: Sequence[str], **more: Any) -> str:
-    template = (files(__package__) / "templates" / "job.sbatch.j2").read_text(encoding="utf-8")
-    return _jinja.from_string(template).render(job=settings, notice=NOTICE_SECONDS, submit=shlex.join(submit), **more)
+    template = templates.get_template("job.sbatch.j2")
+    return template.render(job=settings, notice=NOTICE_SECONDS, submit=shlex.join(submit), **more)
