@@ -14,9 +14,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from ipytune import cli_launch, cli_runs
+from ipytune.batch.commands import app as batch_app
 from ipytune.cli_adapter import app as adapter_app
 from ipytune.cli_data import check
 from ipytune.cli_memory import memory
+from ipytune.cli_run import app as run_app
 from ipytune.compare.commands import app as compare_app
 from ipytune.endpoints import serve_command
 from ipytune.endpoints.commands import app as endpoints_app
@@ -68,7 +70,17 @@ def train(
 
 for command in (check, memory, cli_launch.export):
     app.command()(command)
-for part in (adapter_app, serve_command.app, endpoints_app, compare_app, evaluate_app, load_app, mock_app):
+for part in (
+    adapter_app,
+    serve_command.app,
+    endpoints_app,
+    compare_app,
+    evaluate_app,
+    load_app,
+    mock_app,
+    run_app,
+    batch_app,
+):
     app.registered_commands.extend(part.registered_commands)
     app.registered_groups.extend(part.registered_groups)
 app.add_typer(cli_runs.app, name="runs")

@@ -52,8 +52,8 @@ def launcher(on: Where, processes: int | None, job: Sequence[str] | None) -> Lau
             raise ValueError(f"--job {job[0]} is for a scheduler. Say which with --on slurm or --on kubernetes.")
         return Session(processes or 1)
     if on is Where.SLURM:
-        return Sbatch(_slurm(job, processes))
-    return KubernetesJob(_kubernetes(job, processes))
+        return Sbatch(slurm_settings(job, processes))
+    return KubernetesJob(kubernetes_settings(job, processes))
 
 
 def export(
@@ -66,8 +66,8 @@ def export(
     from ipytune.runs.export import export as write
 
     try:
-        slurm = _slurm(job, None) if to is To.SBATCH and job else None
-        kubernetes = _kubernetes(job, None) if to is To.KUBERNETES and job else None
+        slurm = slurm_settings(job) if to is To.SBATCH and job else None
+        kubernetes = kubernetes_settings(job) if to is To.KUBERNETES and job else None
         if job and slurm is None and kubernetes is None:
             raise ValueError(f"--job {job[0]} is for --to sbatch and --to kubernetes.")
         source = RunConfig.from_yaml(run) if run.is_file() else run
@@ -77,12 +77,14 @@ def export(
     Console().print(Text(f"{main}: its first lines say how to run it."), soft_wrap=True)
 
 
-def _slurm(job: Sequence[str] | None, processes: int | None) -> SlurmSettings:
+def slurm_settings(job: Sequence[str] | None, processes: int | None = None) -> SlurmSettings:
+    """What `--job` asks of Slurm; raises ValueError naming the setting that is wrong."""
     more = {} if processes is None else {"processes_per_node": processes}
     return _checked(SlurmSettings, {**more, **_pairs(job)})
 
 
-def _kubernetes(job: Sequence[str] | None, processes: int | None) -> KubernetesSettings:
+def kubernetes_settings(job: Sequence[str] | None, processes: int | None = None) -> KubernetesSettings:
+    """What `--job` asks of Kubernetes; raises ValueError naming the setting that is wrong."""
     more = {} if processes is None else {"processes": processes}
     return _checked(KubernetesSettings, {**more, **_pairs(job)})
 
