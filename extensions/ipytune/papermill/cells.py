@@ -29,7 +29,7 @@ from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbformat import NotebookNode
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import Engine, NotebookExecutionManager
-from papermill.iorw import write_ipynb
+from papermill.iorw import papermill_io, write_ipynb
 
 from ipytune.papermill import resume
 from ipytune.papermill.resume import BANNER, CannotResume, Plan
@@ -45,9 +45,8 @@ the last time took as long as it did: at most half of a run goes into it."""
 class Terminated(SystemExit):
     """The run was asked to end by a signal, such as a scheduler's before the walltime is over."""
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(143)
-        self.reason = reason
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)  # as a shell says it
 
 
 class Output(NotebookExecutionManager):
@@ -62,9 +61,9 @@ class Output(NotebookExecutionManager):
     def save(self, **kwargs: Any) -> None:
         if self._held:
             return
-        path = self.output_path
-        if path and "://" not in str(path) and str(path) != "-":
-            _write_at_once(kwargs.get("nb", self.nb), Path(path))
+        path = _local(self.output_path)
+        if path:
+            _write_at_once(kwargs.get("nb", self.nb), path)
             self.last_save_time = self.now()
         else:
             super().save(**kwargs)
@@ -342,8 +341,19 @@ class CellsEngine(Engine):
         return output.nb
 
 
-def _plan(nb: NotebookNode, path: str | None) -> Plan | None:
-    if path is None or not Path(path).exists():
+def _local(path: str | None) -> Path | None:
+    """A file of this machine, from where papermill was called: it may have gone into another directory since."""
+    if not path or "://" in path or path == "-":
+        return None
+    handler = papermill_io.get_handler("local")
+    base = handler.cwd(None)
+    handler.cwd(base)
+    return Path(base or "") / path
+
+
+def _plan(nb: NotebookNode, given: str | None) -> Plan | None:
+    path = _local(given)
+    if path is None or not path.exists():
         log.info("There is no output yet to go on from: beginning at the first cell.")
         return None
     try:
@@ -387,8 +397,8 @@ def _banner(text: str) -> NotebookNode:
 
 
 def _why(error: BaseException) -> str:
-    if isinstance(error, Terminated):
-        return error.reason
+    if isinstance(error, SystemExit):
+        return "it was asked to end, as a scheduler does when the walltime is nearly over."
     if isinstance(error, KeyboardInterrupt):
         return "it was interrupted."
     if isinstance(error, DeadKernelError):

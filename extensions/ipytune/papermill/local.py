@@ -48,6 +48,8 @@ class ResumableEngine(CellsEngine):
             stderr_file=stderr_file,
             **kwargs,
         )
+        if nb_man.nb.metadata.get("kernelspec", {}).get("language", "python") == "python":
+            client.extra_arguments = ["--log-level=ERROR"]  # else each run begins with a warning about its sockets
         manager = client.create_kernel_manager()
         client.owns_km = True
         with _ended_by_signal(), _group_ended(manager):
@@ -63,7 +65,7 @@ def _ended_by_signal() -> Iterator[None]:
 
     def terminate(number: int, frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_IGN)  # the end is on its way; a second one must not cut it short
-        raise Terminated("it was asked to end (SIGTERM), as a scheduler does when the walltime is nearly over.")
+        raise Terminated(number)
 
     before = signal.signal(signal.SIGTERM, terminate)
     try:
