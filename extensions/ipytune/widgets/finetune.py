@@ -4,13 +4,13 @@
     panel                  # shows it; its buttons are the methods below
     report = panel.run()   # without a browser: checks the data, starts the run unless it was started, waits
 
-The run directory holds the run. A panel made again on it, after a restart of the kernel, shows the run whole.
+The run directory holds the run: a panel made again on it, after a restart of the kernel, shows the run whole. What was
+asked and found before it begins is in `ipytune.finetune.steps`; here is the page: what it shows, and what its buttons
+do, in which thread.
 """
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,17 +18,15 @@ from typing import Any, TypeVar
 
 import ipywidgets
 import traitlets
-from pydantic import ValidationError
 
-from ipytune.data.findings import DatasetError
 from ipytune.endpoints.serve import Server, serve
-from ipytune.finetune import form
+from ipytune.finetune import form, take_out
 from ipytune.finetune.draft import Draft
-from ipytune.finetune.look import Columns, Look, columns, data_files, first_words, look, model_names
-from ipytune.lora.config import ConfigError, RunConfig
+from ipytune.finetune.look import Look, data_files, model_names
+from ipytune.finetune.steps import Steps, differing
+from ipytune.lora.config import RunConfig
 from ipytune.memory.advice import Fit
-from ipytune.memory.check import check
-from ipytune.memory.probe import Probe, probe
+from ipytune.memory.probe import Probe
 from ipytune.runs import Phase, Run
 from ipytune.runs.launch import Launcher
 from ipytune.widgets import finetune_views as views
@@ -39,7 +37,6 @@ from ipytune.widgets.training import TrainingPanel
 Result = TypeVar("Result")
 
 STEPS = ("data", "settings", "memory", "training", "adapter")
-TEXT_BYTES = 50_000_000  # larger data files are read when they are checked, not while their name is typed
 # What the panel says while it does what takes long; a method and its button say the same.
 _BUSY = {
     "check": "Reading the data",
@@ -53,15 +50,6 @@ _BUSY = {
     "try": "Loading the base and the adapter",
     "stop_trying": "Ending the server",
 }
-_LOOKED_AT = {"train_file", "eval_file", "model", "data", "max_length", "row_tokens", "batch_size", "seed"}
-
-
-class ExportFailed(RuntimeError):
-    """An adapter that could not be merged or written; `why` is what the command said."""
-
-    def __init__(self, what: str, why: str, remedy: str = "") -> None:
-        super().__init__(f"{what} {why} {remedy}".strip())
-        self.what, self.why, self.remedy = what, why, remedy
 
 
 class FineTunePanel(Panel):
@@ -104,21 +92,18 @@ class FineTunePanel(Panel):
         self._lock = threading.RLock()
         self._launcher = launcher
         self._path = Path(run_dir)
-        self._draft = Draft.of(config) if config is not None else Draft()
+        draft = Draft.of(config) if config is not None else Draft()
         for name, value in settings.items():
-            self._draft = self._draft.changed(name, str(value) if isinstance(value, Path) else value)
-        if settings and (wrong := [name for name in self._draft.errors if name in settings]):
-            raise ValueError(f"{wrong[0]}: {self._draft.errors[wrong[0]]}")
-        self._columns: Columns | None = None
-        self._looked: tuple[RunConfig, Look] | None = None
-        self._fit: tuple[RunConfig, Fit] | None = None
-        self._probe: Probe | None = None
+            draft = draft.changed(name, str(value) if isinstance(value, Path) else value)
+        if settings and (wrong := [name for name in draft.errors if name in settings]):
+            raise ValueError(f"{wrong[0]}: {draft.errors[wrong[0]]}")
+        self._steps = Steps(draft)
         self._server: Server | None = None
-        self._given = self._draft
+        self._given = draft
         files = data_files(Path())
         self.offered = {"train_file": files, "eval_file": files, "model": model_names(Path())}
         self._adopt_existing()
-        self._read_columns()
+        self._steps.read_columns()
         self._show()
 
     # --- the steps, as methods ---------------------------------------------------------------------------------------
@@ -126,11 +111,7 @@ class FineTunePanel(Panel):
     @property
     def config(self) -> RunConfig:
         """The settings as they stand. Raises ConfigError naming what is wrong or missing."""
-        try:
-            return self._draft.config
-        except ValidationError:
-            wrong = "; ".join(f"{form.label(name)}: {words}" for name, words in self._draft.errors.items())
-            raise ConfigError(f"The settings are not complete. {wrong}.") from None
+        return self._steps.config
 
     @property
     def adapter(self) -> Path | None:
@@ -143,12 +124,8 @@ class FineTunePanel(Panel):
 
         Raises KeyError for a name that is no setting, ValueError while the panel shows a run.
         """
-        if self.locked:
-            raise ValueError("These are the settings of the run. For others begin a new run.")
-        with self._lock:
-            self._draft = self._draft.changed(name, value)
-            if name == "train_file" and "data.columns" not in self._draft.edited:
-                self._read_columns()
+        self._refuse_if_locked()
+        self._steps.set(name, value)
         self._show()
 
     def check(self) -> Look:
@@ -165,11 +142,7 @@ class FineTunePanel(Panel):
 
     def apply_change(self) -> None:
         """Take over the change of settings that makes the run fit. Raises ValueError when there is none."""
-        remedy = self._fit[1].remedy if self._fit is not None else None
-        if remedy is None or not remedy.settings:
-            raise ValueError("There is no change to take over.")
-        for name, value in remedy.settings.items():
-            self._draft = self._draft.changed(name, value)
+        self._steps.take_over_remedy()
         self._estimate()
 
     def start(self) -> None:
@@ -178,9 +151,8 @@ class FineTunePanel(Panel):
             self.training.start()
             return
         config = self.config
-        if self._current_look is None:
-            self._check()
-        if self._current_look is None or not self._current_look.passed:
+        found = self._steps.current_look or self._check()
+        if not found.passed or self._steps.current_look is None:
             self.at = "data"
             raise ValueError("The data cannot be used yet. See what was found, mend it, and start again.")
         training = TrainingPanel(config, self._path, self._launcher)
@@ -210,9 +182,9 @@ class FineTunePanel(Panel):
         Raises ValueError when the directory holds a run with other settings than this panel was given.
         """
         run = self._run
-        if run is not None and self._given != Draft() and (differing := self._differing(run)):
+        if run is not None and self._given != Draft() and (differs := differing(self._given, run)):
             raise ValueError(
-                f"{self._path} holds a run with other settings ({differing}). Choose another directory for the new "
+                f"{self._path} holds a run with other settings ({differs}). Choose another directory for the new "
                 f"run, or leave the settings out to go on with that one."
             )
         if run is None or run.status().phase in (Phase.STOPPED, Phase.ERROR):
@@ -225,7 +197,7 @@ class FineTunePanel(Panel):
             raise ValueError("This run goes on. Stop it first, or make another panel on another directory.")
         self.stop_trying()
         self._path = Path(run_dir) if run_dir is not None else views.next_directory(self._path)
-        self._given = self._draft
+        self._given = self._steps.draft
         self.publish(training=None, locked=False, at="settings", problem={}, note="")
         self._show()
 
@@ -280,18 +252,18 @@ class FineTunePanel(Panel):
             "goto": lambda message: self._goto(str(message.get("step"))),
             "set": lambda message: self._typed(str(message.get("name")), message.get("value")),
             "map": lambda message: self._map({str(message.get("name")): str(message.get("value") or "")}),
-            "suggested": lambda _: self._map(dict(self._columns.guessed.columns) if self._columns else {}),
+            "suggested": lambda _: self._map(self._suggested),
             "directory": lambda message: self._move(str(message.get("value") or "")),
             "new": lambda _: self.new_run(),
             **{name: self._worker(name, do) for name, do in long.items()},
         }
 
     def static_html(self) -> str:
-        measured = self._probe.peak if self._probe is not None else None
+        steps = self._steps
         parts = views.static_parts(
-            self._looked[1] if self._looked is not None else None,
-            self._fit[1] if self._fit is not None else None,
-            measured,
+            steps.looked[1] if steps.looked is not None else None,
+            steps.fit[1] if steps.fit is not None else None,
+            steps.probed.peak if steps.probed is not None else None,
             self.training.static_html() if self.training is not None else "",
             self.result,
             self.sides.static_html() if self.sides is not None else "",
@@ -312,14 +284,6 @@ class FineTunePanel(Panel):
     def _running(self) -> bool:
         run = self._run
         return run is not None and not run.status().phase.final
-
-    @property
-    def _current_look(self) -> Look | None:
-        """What was found in the data, if it was looked at with the settings as they are."""
-        if self._looked is None or self._draft.errors:
-            return None
-        now = self._draft.config.model_dump(include=_LOOKED_AT)
-        return self._looked[1] if self._looked[0].model_dump(include=_LOOKED_AT) == now else None
 
     @property
     def _state_words(self) -> str:
@@ -359,16 +323,21 @@ class FineTunePanel(Panel):
         if step not in STEPS:
             raise ValueError(f"{step!r} is no step. There are: {', '.join(STEPS)}.")
         self.at = step
-        if step == "memory" and not self.busy and not self._draft.errors:
+        if step == "memory" and not self.busy and not self._steps.draft.errors:
             self._work("estimate", self._estimate)
 
     def _typed(self, name: str, given: Any) -> None:
         self.set(name, form.as_typed(name, given))
 
+    @property
+    def _suggested(self) -> dict[str, str]:
+        found = self._steps.columns
+        return dict(found.guessed.columns) if found is not None else {}
+
     def _map(self, names: Mapping[str, str]) -> None:
-        """Set which of the file's columns ours are; an empty name: as it is called."""
-        mapped = {**(self._draft.value("data.columns") or {}), **names}
-        self.set("data.columns", {ours: theirs for ours, theirs in mapped.items() if theirs and theirs != ours})
+        self._refuse_if_locked()
+        self._steps.map_columns(names)
+        self._show()
 
     def _move(self, directory: str) -> None:
         if not directory.strip():
@@ -382,68 +351,40 @@ class FineTunePanel(Panel):
             run = Run.open(self._path)
         except FileNotFoundError:
             return
-        self._draft = Draft.of(run.config)
+        self._steps.draft = Draft.of(run.config)
         self._adopt(TrainingPanel(run, launcher=self._launcher))
         self.at = "adapter" if run.status().phase is Phase.COMPLETED else "training"
-        if self._given != Draft() and self._differing(run):
+        if self._given != Draft() and differing(self._given, run):
             self.note = "This directory holds a run already: it is shown with its own settings."
 
     def _adopt(self, training: TrainingPanel) -> None:
         self.publish(training=training, locked=True)
         training.observe(lambda _: self._show(), "phase")
 
-    def _differing(self, run: Run) -> str:
-        """The settings in which what was given differs from a run's, in words."""
-        try:
-            wanted = self._given.config.pinned()
-        except (ValidationError, ConfigError) as error:
-            return str(error)
-        changed = run.config.differences(wanted)
-        return ", ".join(f"{name}: {was!r} there, {now!r} here" for name, (was, now) in changed.items())
-
-    def _read_columns(self) -> None:
-        file = self._draft.value("train_file")
-        self._columns = None
-        try:
-            path = Path(str(file)).expanduser() if file else None
-            if path is not None and path.is_file() and path.stat().st_size < TEXT_BYTES:
-                self._columns = columns(path)
-        except (ValueError, OSError):
-            pass  # the check says what is wrong with the file
+    def _refuse_if_locked(self) -> None:
+        if self.locked:
+            raise ValueError("These are the settings of the run. For others begin a new run.")
 
     def _check(self) -> Look:
-        config = self.config
-        found = look(config)
-        if self._columns is None and config.train_file.is_file():
-            self._columns = columns(config.train_file) if found.report is not None else None
-        with self._lock:
-            self._looked = (config, found)
+        found = self._steps.check()
         self._show()
         return found
 
     def _estimate(self) -> Fit:
-        config = self.config
-        longest, learned = None, 1.0
-        if (found := self._current_look) is not None and (report := found.report) and report.tokens:
-            longest, learned = min(report.longest, config.max_length), report.learned_tokens / report.tokens
-        fit = check(config, longest, learned)
-        with self._lock:
-            self._fit = (config, fit)
+        fit = self._steps.estimate()
         self._show()
         return fit
 
     def _measure(self) -> Probe:
         config = self.config
         self._estimate()
-        measured = probe(config)
-        with self._lock:
-            self._probe = measured
+        measured = self._steps.measure(config)
         self._show()
         return measured
 
     def _merge(self) -> Path:
         run, out = self._finished, views.merged_path(self._path)
-        _command("The adapter could not be merged.", "merge", str(run.path), "--out", str(out))
+        take_out.merge(run.path, out)
         self._show()
         return out
 
@@ -451,20 +392,19 @@ class FineTunePanel(Panel):
         run, merged, out = self._finished, views.merged_path(self._path), views.gguf_path(self._path)
         if not merged.is_dir():
             self._merge()
-        arguments = ("gguf", str(merged), "--out", str(out), "--against", str(run.path))
-        _command("The GGUF file could not be written.", *arguments)
+        take_out.gguf(run.path, merged, out)
         self._show()
         return out
 
     def _card(self) -> None:
-        _command("The model card could not be written.", "card", str(self._finished.path))
+        take_out.card(self._finished.path)
         self._show()
 
     def _serve(self) -> ComparePanel:
         run = self._finished
         self.stop_trying()
         server = serve(run.config.model, run=run, progress=lambda line: setattr(self, "busy", line))
-        system, question = self._first_words(run)
+        system, question = self._steps.first_words(run)
         with self._lock:
             self._server = server
         sides = ComparePanel(
@@ -472,15 +412,6 @@ class FineTunePanel(Panel):
         )
         self.sides = sides
         return sides
-
-    def _first_words(self, run: Run) -> tuple[str, str]:
-        """To ask base and tuned model at first; empty when the data is no longer there."""
-        if self._looked is not None:
-            return self._looked[1].system, self._looked[1].question
-        try:
-            return first_words(run.config)
-        except (DatasetError, ConfigError, OSError):
-            return "", ""
 
     @property
     def _finished(self) -> Run:
@@ -490,41 +421,23 @@ class FineTunePanel(Panel):
         return run
 
     def _show(self) -> None:
-        draft = self._draft
-        run, adapter = self._run, self.adapter
+        steps, run, adapter = self._steps, self._run, self.adapter
+        draft, current = steps.draft, steps.current_look
         shown = {
             "title": str(self._path),
             "data_fields": form.shown(form.DATA, draft),
             "settings_fields": form.shown(form.SETTINGS, draft),
             "more_fields": form.shown(form.MORE, draft),
-            "columns": views.columns(self._columns, draft),
-            "found": views.found(self._looked[1], self._current_look is not None) if self._looked is not None else {},
-            "memory": {},
+            "columns": views.columns(steps.columns, draft),
+            "found": views.found(steps.looked[1], current is not None) if steps.looked is not None else {},
+            "memory": views.memory(steps.fit[1], steps.probed, steps.fits_now) if steps.fit is not None else {},
             "result": views.result(run, adapter) if run is not None and adapter is not None else {},
         }
-        if self._fit is not None:
-            current = not draft.errors and draft.config == self._fit[0]
-            shown["memory"] = views.memory(self._fit[1], self._probe, current)
         shown["steps"] = views.steps(
             draft.errors,
-            self._current_look,
-            self._fit[1] if self._fit is not None else None,
+            current,
+            steps.fit[1] if steps.fit is not None else None,
             run.status().phase if run is not None else None,
             adapter is not None,
         )
         self.publish(**shown)
-
-
-def _command(what: str, *arguments: str) -> None:
-    """Run `ipytune` in a process of its own, which gives its memory back. Raises ExportFailed with what it said."""
-    done = subprocess.run(
-        [sys.executable, "-m", "ipytune", *arguments],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-    )
-    if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip()).removeprefix("ipytune: ")
-        raise ExportFailed(what, said[-2000:] or f"The command ended with status {done.returncode}.")
