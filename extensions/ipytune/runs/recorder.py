@@ -32,8 +32,8 @@ class Recorder:
         self.event("phase", phase=str(phase), time=self.status.updated_at.isoformat(), **why)
 
     def step(self, elapsed_seconds: float, record: bool, **changes: Any) -> None:
-        """After an optimiser step; `record` adds it to the curve."""
-        self._update(**changes)
+        """After an optimiser step; `record` adds it to the curve, first: whoever sees a step finds it there."""
+        self._change(**changes)
         if record:
             self.event(
                 "metric",
@@ -44,6 +44,7 @@ class Recorder:
                 tokens_per_second=self.status.tokens_per_second,
                 elapsed_seconds=round(elapsed_seconds, 3),
             )
+        self._write()
 
     def event(self, kind: str, **fields: Any) -> None:
         if self._writes:
@@ -69,6 +70,12 @@ class Recorder:
             self.listener("end", {"phase": str(Phase.ERROR)})
 
     def _update(self, **changes: Any) -> None:
+        self._change(**changes)
+        self._write()
+
+    def _change(self, **changes: Any) -> None:
         self.status = self.status.model_copy(update={"updated_at": datetime.now(timezone.utc), **changes})
+
+    def _write(self) -> None:
         if self._writes:
             self._directory.write_status(self.status)
