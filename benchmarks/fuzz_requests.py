@@ -44,6 +44,7 @@ SOUND: dict[str, list[Any]] = {
         "\u00e9t\u00e9/\u4e2d.ipynb",
         None,
     ],
+    "lease": ["00:00:30", "00:02:00", "01:00:00", None],
 }
 NASTY: list[Any] = [
     *("", " ", "\n", "\0", "\r\n#SBATCH --uid=0", "normal\n#SBATCH --nodes=4", "x; rm -rf ~", "$(id)", "`id`", "a b"),
