@@ -207,7 +207,8 @@ class Cells(PapermillNotebookClient):
         first = min(len(plan.kept), record.cell + 1)
         sources = [cell.source for cell in code]
         once = [number for number, cell in enumerate(code) if resume.ONCE in resume.tags(cell)]
-        known, failed = dict(record.known), dict[str, str]()
+        known = dict(record.known)
+        self._told = {name for name, what in known.items() if what.left}
         for _ in range(2):  # once more where a variable that was kept cannot be read
             what = resume.rebuild(sources, first, known, once)
             failed = state.restore(what.stale)

@@ -109,9 +109,7 @@ def rebuild(sources: Sequence[str], kept: int, known: Mapping[str, Known], once:
     missing = {
         name
         for name, what in known.items()
-        if (what.left is not None or _last(what) >= kept)
-        and any(name in cell.bound for cell in finished)
-        or (what.left is None and _last(what) >= kept and any(number < kept for number in what.changed))
+        if (what.left is not None or _last(what) >= kept) and min(what.changed, default=kept) < kept
     }
     lost = {name: _touching(name, known[name], finished, kept) for name in missing}
     tainted = missing & wanted
@@ -215,10 +213,11 @@ def _walk(node: ast.AST, inside: bool, bound: set[str], mentioned: set[str], inn
 
 
 def _touching(name: str, what: Known, finished: Sequence[_Names], kept: int) -> set[int]:
-    """The finished cells that made a variable what it was."""
+    """The finished cells that made a variable what it was: by the record, or, where no value could be compared, by
+    their text."""
     if what.left is None:
         return _changed(what, kept)
-    return {
+    return {min(what.changed)} | {
         number
         for number, cell in enumerate(finished)
         if name in cell.bound or (not what.handle and name in cell.mentioned)
