@@ -11,14 +11,6 @@ import nbformat
 from tests.clusters.slurm.processes import wait_for
 from tests.hub.client import User
 
-MAIN = """
-from papermill.cli import papermill
-from papermill.engines import papermill_engines
-from ipytune.papermill.engine import HubEngine
-papermill_engines.register("hub", HubEngine)
-papermill()
-"""
-
 
 def notebook(path: Path, *cells: str) -> Path:
     """A Python notebook of these code cells; the first holds its parameters."""
@@ -30,9 +22,12 @@ def notebook(path: Path, *cells: str) -> Path:
 
 
 class PapermillRun:
-    """Begins at once. url: the hub, or what stands before it. The token comes from a file, as in the guide."""
+    """Begins at once. url: the hub, or what stands before it. resume: goes on with the output that is there, as
+    `ipytune run` does. The token comes from a file, as in the guide."""
 
-    def __init__(self, directory: Path, user: User, cells: list[str], *arguments: str, url: str = "") -> None:
+    def __init__(
+        self, directory: Path, user: User, cells: list[str], *arguments: str, url: str = "", resume: bool = False
+    ) -> None:
         self.user, self.directory = user, directory
         token = directory / "token"
         token.touch(mode=0o600)
@@ -42,8 +37,9 @@ class PapermillRun:
         environment |= {"OBERALP_HUB": url or user.url, "OBERALP_TOKEN_FILE": str(token), "no_proxy": "*"}
         self._log = (directory / "log").open("wb")
         run = [str(notebook(directory / "nightly.ipynb", *cells)), str(self.output), "--engine", "hub"]
+        command = ["ipytune", "run", "--resume"] if resume else ["papermill", "--no-progress-bar"]
         self.process = subprocess.Popen(
-            [sys.executable, "-c", MAIN, *run, "--no-progress-bar", *arguments],
+            [sys.executable, "-m", *command, *run, *arguments],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=self._log,

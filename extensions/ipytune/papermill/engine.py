@@ -5,7 +5,7 @@
 It promises that the session is stopped however the run ends: well, with an error, by Ctrl-C, by SIGTERM or SIGHUP; and
 by its lease if this process is killed outright. The output file is papermill's, saved after each cell and within long
 ones. Exit codes are papermill's: 0, 1 for a cell that failed or a session that could not be had, 138 for a kernel that
-died; 143 (128 + 15) after SIGTERM.
+died; 143 (128 + 15) after SIGTERM, 129 after SIGHUP.
 """
 
 from __future__ import annotations
@@ -113,7 +113,9 @@ def _ended_by_signals() -> Iterator[None]:
     """SIGTERM and SIGHUP become exceptions, so that what is open is closed. In the main thread only: Python's rule."""
 
     def end(number: int, frame: FrameType | None) -> None:
-        raise Terminated(f"it was asked to end ({signal.Signals(number).name}).")
+        for other in _ENDING:
+            signal.signal(other, signal.SIG_IGN)  # the end is on its way; a second one must not cut it short
+        raise Terminated(number)
 
     with _handlers(dict.fromkeys(_ENDING, end)):
         yield
@@ -127,7 +129,7 @@ def _held_signals(say: Any) -> Iterator[None]:
     def hold(number: int, frame: FrameType | None) -> None:
         nonlocal seen
         if seen:
-            raise Terminated("it was asked to end twice.")
+            raise Terminated(number)
         seen = True
         say("Stopping the session; once more to leave now, then its lease ends it")
 

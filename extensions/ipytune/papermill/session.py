@@ -88,7 +88,7 @@ class Session:
         """Ask for the session and wait until it is ready. StartFailed, RequestRefused or HubSilent otherwise."""
         self.user = self.user or self.hub.owner(patience=30)
         request = dict(self._settings.request)
-        self._say(f"Asking {self.hub.root} for a session: {_shown(request)}")
+        self._say(f"Asking {self.hub.root} for the session {self.name}: {_shown(request)}")
         self._asked = True  # from here on there may be something to stop
         self.hub.start(self.user, self.name, request, patience=60)
         self._granted = True
