@@ -46,6 +46,13 @@ def failed_event(failure: StartFailed | None, message: str = "") -> dict[str, An
     }
 
 
+def ended_event(told: dict[str, Any]) -> dict[str, Any]:
+    """The last event of a session that ended by itself after it was ready, as `HybridSpawner.last_end` has it."""
+    parts = {name: str(told.get(name) or "") for name in ("what", "why", "remedy", "evidence")}
+    message = f"{parts['what']} {parts['why']} {parts['remedy']}"
+    return {"progress": 100, "failed": True, "ended": True, "message": message, **parts}
+
+
 class SessionHandler(APIHandler):
     """See the module."""
 
@@ -62,6 +69,9 @@ class SessionHandler(APIHandler):
 
     @needs_scope("read:servers")
     async def get(self, user_name: str, server_name: str = "") -> None:
+        known = self.find_user(user_name)
+        if known is not None and server_name in known.orm_spawners:
+            known.get_spawner(server_name)  # one that has ended is on record only; it still tells how
         user, spawner = self._session(user_name, server_name)
         self.set_header("Content-Type", "text/event-stream")
         self.set_header("Cache-Control", "no-cache")
@@ -98,6 +108,8 @@ class SessionHandler(APIHandler):
         if spawner.ready:
             url = url_path_join(user.url, url_escape_path(spawner.name), "/")
             await self._send({"progress": 100, "ready": True, "message": f"Server ready at {url}", "url": url})
+        elif spawner.failure is None and spawner.last_end is not None:
+            await self._send(ended_event(spawner.last_end))
         else:
             await self._send(failed_event(spawner.failure, self._why(spawner)))
 
