@@ -40,7 +40,12 @@ def arguments(
     return chosen
 
 
-def run(chosen: argparse.Namespace, claim: str, measure: Callable[[], Awaitable[tuple[bool, dict[str, Any]]]]) -> int:
+def run(
+    chosen: argparse.Namespace,
+    claim: str,
+    measure: Callable[[], Awaitable[tuple[bool, dict[str, Any]]]],
+    remark: str = LIGHT,
+) -> int:
     """Write what `measure` gives: whether the claim holds, and the results. Exit status 1 if it does not."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # so that clusters and hubs end with it
     before, began = os.getloadavg(), datetime.now(timezone.utc)
@@ -53,7 +58,7 @@ def run(chosen: argparse.Namespace, claim: str, measure: Callable[[], Awaitable[
         "measured_at": began.isoformat(timespec="seconds"),
         "seconds": round((ended - began).total_seconds(), 1),
         "parameters": {k: v for k, v in vars(chosen).items() if k not in ("output", "smoke")},
-        "remark": LIGHT,
+        "remark": remark,
         "contenders": results,
         "load_average": {"before": before, "after": os.getloadavg()},
         "hardware": hardware(),
