@@ -16,7 +16,7 @@ _STROKES = ("#1f77b4", "#d95f02", "#1b9e77", "#7570b3")
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """An HTML table; what is not text is written as it prints, floats with three digits."""
+    """An HTML table; what is not text is written as it prints, floats with three digits or more."""
     heads = "".join(f'<th style="{_CELL}">{escape(name)}</th>' for name in head)
     body = "".join(
         "<tr>" + "".join(f'<td style="{_CELL}">{_said(cell)}</td>' for cell in row) + "</tr>" for row in rows
@@ -69,11 +69,12 @@ def links_table(links: Links) -> str:
 
 
 def curve(lines: Mapping[str, Sequence[tuple[float, float]]], unit: str, label: str, marks: Mapping[str, float]) -> str:
-    """Lines over sizes in bytes, which stand at their logarithm. marks: names of sizes that get a vertical line."""
+    """Lines over sizes, which stand at their logarithm. unit: of the sizes; label: what is drawn over them;
+    marks: names of sizes that get a vertical line."""
     places = {name: [(math.log10(size), value) for size, value in line] for name, line in lines.items()}
     across = [x for line in places.values() for x, _ in line]
     axes = Axes.around(across, [y for line in places.values() for _, y in line])
-    drawn = ""
+    drawn = f'<text x="{axes.x(axes.first):.1f}" y="9" opacity=".7">{escape(label)}</text>'
     for name, size in marks.items():
         if axes.first <= (x := math.log10(size)) <= axes.last:
             drawn += (
@@ -87,7 +88,7 @@ def curve(lines: Mapping[str, Sequence[tuple[float, float]]], unit: str, label: 
         drawn += "".join(
             f'<circle cx="{axes.x(x):.1f}" cy="{axes.y(y):.1f}" r="2.5" fill="{colour}"/>' for x, y in line
         )
-        drawn += f'<text x="60" y="{26 + 14 * number}" fill="{colour}">{escape(name)}</text>' if len(places) > 1 else ""
+        drawn += f'<text x="60" y="{36 + 14 * number}" fill="{colour}">{escape(name)}</text>' if len(places) > 1 else ""
     return axes.svg(drawn, unit, label)
 
 
@@ -118,4 +119,6 @@ def _way(way: str) -> str:
 
 
 def _said(cell: object) -> str:
-    return escape(f"{cell:.3g}" if isinstance(cell, float) else str(cell))
+    if isinstance(cell, float):
+        return f"{cell:,.0f}" if abs(cell) >= 1000 else f"{cell:.3g}"
+    return escape(str(cell))
