@@ -11,6 +11,8 @@ import importlib.metadata
 import importlib.util
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -74,7 +76,8 @@ def _place(directory: Path, gguf: Path) -> None:
     directory.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
     try:
-        _convert(gguf, aside)
+        with _without_bars():
+            _convert(gguf, aside)
         for file in aside.iterdir():
             file.chmod(0o644)  # safetensors writes 0600; a cache may be shared by a course
         aside.chmod(0o755)
@@ -85,6 +88,20 @@ def _place(directory: Path, gguf: Path) -> None:
                 raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """transformers' progress bars would be widgets in a notebook, of which nothing can be read later."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _convert(gguf: Path, directory: Path) -> None:

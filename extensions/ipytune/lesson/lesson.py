@@ -67,6 +67,13 @@ class Lesson:
         self.out.mkdir(parents=True, exist_ok=True)
         print(f"{self.name}, profile {self.profile}\n{here.table(str(self.out))}")
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For a run that goes on in another kernel: without the notebook's variables, with the seconds until now."""
+        return {**self.__dict__, "_namespace": {}, "_began": time.monotonic() - self._began}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _began=time.monotonic() - state["_began"])
+
     @property
     def profile(self) -> str:
         """PROFILE as it was checked."""

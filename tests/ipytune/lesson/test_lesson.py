@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import pickle
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +69,16 @@ def test_the_numbers_name_what_they_depend_on(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="seconds"):
         made.metrics(seconds=3)
     assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == written, "a refused one left the last"
+
+
+def test_a_run_that_goes_on_elsewhere_takes_its_lesson_along(tmp_path: Path) -> None:
+    namespace = {"OUT_DIR": str(tmp_path / "out"), "connection": threading.Lock()}
+    lesson = Lesson("02-lora-in-depth", namespace)
+    lesson.check(OUT_DIR=folder())
+    restored = pickle.loads(pickle.dumps(lesson))
+    assert restored.out == tmp_path / "out"
+    restored.metrics(loss=1.0)
+    assert json.loads((tmp_path / "out/metrics.json").read_text())["seconds"] >= 0
 
 
 def test_an_object_is_no_number() -> None:
