@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from ipytune.endpoints.engines.failure import ServeFailed
-from ipytune.memory.available import Card, available, parse_cards, parse_slices
+from ipytune.memory.available import Card, available, nvidia_smi, parse_cards, parse_slices
 
 VLLM_VARIABLE = "IPYTUNE_VLLM"  # the vLLM of another environment: its `vllm` command, or its python
 _MODULE = "vllm.entrypoints.openai.api_server"
@@ -70,8 +70,8 @@ class Facts:
 
 def gather(environ: Mapping[str, str] = os.environ) -> Facts:
     """Read all of it. Raises ServeFailed when IPYTUNE_VLLM names no vLLM: silence would serve with another engine."""
-    cards = parse_cards(_nvidia_smi("--query-gpu=index,uuid,name,memory.total,memory.free", _FORMAT))
-    slices = parse_slices(_nvidia_smi("-L")) if cards else {}
+    cards = parse_cards(nvidia_smi(["--query-gpu=index,uuid,name,memory.total,memory.free", _FORMAT]) or "")
+    slices = parse_slices(nvidia_smi(["-L"]) or "") if cards else {}
     return Facts(
         gpus=visible_gpus(environ, cards, slices),
         vllm=find_vllm(environ.get(VLLM_VARIABLE, "")),
@@ -177,11 +177,3 @@ def _of_job(environ: Mapping[str, str]) -> set[str] | None:
         if all(part.isdecimal() for part in parts):
             return set(parts)
     return None
-
-
-def _nvidia_smi(*arguments: str) -> str:
-    try:
-        done = subprocess.run(["nvidia-smi", *arguments], capture_output=True, text=True, timeout=20)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout if done.returncode == 0 else ""
