@@ -26,6 +26,8 @@ WAITING = (
     "tests/images",
     "tests/hybridspawner/test_slurm_clients.py",
     "tests/ipytune/runs/test_launch_slurm.py",
+    "tests/ipytune/batch/test_batch_slurm.py",
+    "tests/ipytune/batch/test_batch_kubernetes.py",
 )
 COMPUTING = ("tests", *(f"--ignore={path}" for path in WAITING))
 

@@ -117,7 +117,7 @@ def submit(
             submission = submit_batch(directory, batch, content, declared)
             _tell(directory, submission)
     except (BatchError, LaunchError, ParameterError, OSError, ValueError) as error:
-        _fail(str(error))
+        _fail(_said(error))
     if wait:
         _follow(directory)
 
@@ -136,7 +136,7 @@ def results(
     try:
         rows = tables.order(Overview(BatchDirectory(directory)).rows(), sort, metric)
     except (BatchError, LaunchError, OSError, ValueError) as error:
-        _fail(str(error))
+        _fail(_said(error))
     if as_json:
         typer.echo(tables.as_json(rows))
     elif as_csv:
@@ -156,7 +156,7 @@ def cancel(directory: DirArgument) -> None:
 
             ended = cancel_batch(BatchDirectory(directory), on_rows=show)
     except (BatchError, LaunchError, OSError, ValueError) as error:
-        _fail(str(error))
+        _fail(_said(error))
     if not ended:
         console.print("Nothing to cancel: every set has ended.")
         return
@@ -218,7 +218,7 @@ def _follow(directory: BatchDirectory) -> None:
         console.print(Text(f"It goes on without you. To end it: ipytune cancel {directory.path}"), soft_wrap=True)
         raise typer.Exit(130) from None
     except (BatchError, OSError) as error:
-        _fail(str(error))
+        _fail(_said(error))
     _show(rows, None)
     if any(row.state is not State.DONE for row in rows):
         console.print(Text(f"To go on with what is not done: ipytune submit --resume {directory.path}"), soft_wrap=True)
@@ -255,6 +255,12 @@ def _show(rows: list[Row], chosen: list[str] | None) -> None:
         table.add_row(*map(Text, shown))
     console.print(table)
     console.print(tables.tally(rows), highlight=False)
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}."
+    return str(error)
 
 
 def _fail(message: str) -> NoReturn:

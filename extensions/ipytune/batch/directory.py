@@ -223,6 +223,7 @@ class BatchDirectory:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """One at a time submits or cancels; BatchError for the second. A dead process's lock is taken over."""
+        self.read()  # says better than a lock that cannot be made that there is no batch
         lock = self.path / "locked.json"
         for _ in range(2):
             try:

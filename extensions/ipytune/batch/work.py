@@ -23,6 +23,7 @@ from types import FrameType
 
 from ipytune.batch import notebooks
 from ipytune.batch.directory import Batch, BatchDirectory, BatchError, SetDirectory, SetStatus, State, Submission
+from ipytune.runs.launch.base import InKubernetes
 from ipytune.runs.launch.job import this_job
 from ipytune.runs.launch.pids import identify
 from ipytune.runs.launch.settings import NOTICE_SECONDS
@@ -32,12 +33,21 @@ BEAT_SECONDS = 30.0
 # From the request to the force. Slurm kills 30 s after a cancellation, and NOTICE_SECONDS after the notice.
 GRACE_SECONDS = {State.OUT_OF_TIME: NOTICE_SECONDS - 30.0, State.CANCELLED: 25.0}
 
+_TERMINATED = {-signal.SIGTERM, 128 + signal.SIGTERM}
+
 
 def command(directory: BatchDirectory, batch: Batch, one: SetDirectory) -> list[str]:
     """What runs a set: its parameters are in a file, so that no list of processes shows them."""
     run = [sys.executable, "-m", "ipytune", "run", str(directory.notebook), str(one.output)]
     run += ["-f", str(one.parameters), "--engine", "resumable", "--cwd", batch.cwd]
     return [*run, "--resume"] if one.output.exists() else run
+
+
+def _environment(one: SetDirectory) -> dict[str, str]:
+    """What a notebook's variables are saved to, so that they can be had again, must outlive the job: a pod's home does
+    not."""
+    kept = {"XDG_STATE_HOME": str(one.path / "state")} if isinstance(this_job(os.environ), InKubernetes) else {}
+    return {"PYTHONUNBUFFERED": "1", **kept}
 
 
 class Worker:
@@ -90,13 +100,15 @@ class Worker:
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
-                    env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                    env={**os.environ, **_environment(one)},
                 )
             except OSError as error:
                 return self._ends(one, status, State.FAILED, f"could not be started: {error}")
         why = self._follow(one, child)
         if child.returncode == 0:
             return self._ends(one, status, State.DONE)
+        if why is None and child.returncode in _TERMINATED:
+            why = State.CANCELLED  # by who ends all of a job at once: then it may have been told before us
         if why is not None:
             return self._ends(one, status, why)
         return self._ends(one, status, State.FAILED, _error(one, child.returncode))
