@@ -93,13 +93,16 @@ def _place(directory: Path, gguf: Path) -> None:
 @contextmanager
 def _without_bars() -> Iterator[None]:
     """transformers' progress bars would be widgets in a notebook, of which nothing can be read later."""
+    from transformers import modeling_gguf_pytorch_utils as reader
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    shown, own = logging.is_progress_bar_enabled(), getattr(reader, "tqdm", None)
     logging.disable_progress_bar()
+    reader.tqdm = logging.tqdm  # type: ignore[attr-defined]  # the reader of GGUF files has a bar that knows no switch
     try:
         yield
     finally:
+        reader.tqdm = own  # type: ignore[attr-defined]
         if shown:
             logging.enable_progress_bar()
 
