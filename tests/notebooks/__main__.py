@@ -14,13 +14,13 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import nbformat
 import psutil
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from ipytune.processor import usable_cpus
 from tests.notebooks.expectations import Expectations, expectations_of
@@ -47,19 +47,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     out = Path(options.out or tempfile.mkdtemp(prefix="notebooks-")).absolute()
     out.mkdir(parents=True, exist_ok=True)
+    runs = Path(tempfile.mkdtemp(prefix="runs-", dir=out))
     began = time.monotonic()
     outcomes, expected = look(chosen, [path.stem for path in paths], options.profile)
     executed: dict[str, Path] = {}
     for attempt in range(1 + options.again):
-        to_run = [path for path in chosen if path.stem in expected and outcomes.get(path.stem, None) is None]
-        if attempt:
-            to_run = [path for path in chosen if path.stem in executed and outcomes[path.stem].state == "failed"]
-        for run in _run_all(to_run, expected, options.profile, out / f"runs-{attempt + 1}", console):
+        to_run = [
+            path for path in chosen if path.stem in expected and (not attempt or outcomes[path.stem].state == "failed")
+        ]
+        if to_run:
+            prepare_model()
+        for run in run_all(to_run, expected, options.profile, runs / str(attempt), console):
             outcome = outcome_of(run, options.profile, expected[run.name])
             outcome.unsteady = bool(attempt) and outcome.state == "passed"
             outcomes[run.name] = outcome
             executed[run.name] = _keep(run, out)
             _say(outcome, console)
+    shutil.rmtree(runs, ignore_errors=True)
     ordered = [outcomes[path.stem] for path in chosen]
     results = {
         "summary": summary(ordered),
@@ -100,61 +104,46 @@ def look(
     return outcomes, expected
 
 
-def _run_all(
-    paths: Sequence[Path], expected: dict[str, Expectations], profile: str, folder: Path, console: Console
-) -> list[Run]:
-    """Every one of them, ended."""
-    if not paths:
-        return []
-    prepare_model()
-    by_name = {path.stem: path for path in paths}
-    needs = [(name, expected[name]) for name in by_name]
+def run_all(
+    paths: Sequence[Path], expected: Mapping[str, Expectations], profile: str, folder: Path, console: Console
+) -> Iterator[Run]:
+    """Each as it ends, its folder still there; whoever stops asking ends those that run."""
+    needs = [(path.stem, expected[path.stem]) for path in paths]
     waiting = in_order([Demand(name, need.seconds, need.memory_gb, need.cores) for name, need in needs])
-    free = _cores()
+    by_name = {path.stem: path for path in paths}
+    free = set(sorted(os.sched_getaffinity(0))[: usable_cpus()])
     memory_gb = psutil.virtual_memory().available / 1e9 - KEPT_FREE_GB
-    running: dict[str, tuple[Demand, Run, tuple[int, ...]]] = {}
-    ended: list[Run] = []
+    running: dict[Demand, tuple[Run, tuple[int, ...], TaskID]] = {}
     progress = Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console)
-    tasks = {}
     try:
         with progress:
             while waiting or running:
-                demands = [demand for demand, _, _ in running.values()]
-                while (found := next_to_start(waiting, demands, free, memory_gb)) is not None:
+                while (found := next_to_start(waiting, running, free, memory_gb)) is not None:
                     demand, cores = found
                     waiting.remove(demand)
-                    demands.append(demand)
                     free -= set(cores)
                     limit = TOO_LONG * demand.seconds
                     run = start(by_name[demand.name], folder / demand.name, profile, cores, limit)
-                    running[demand.name] = (demand, run, cores)
-                    tasks[demand.name] = progress.add_task(demand.name, total=None)
-                for name, (_, run, cores) in list(running.items()):
+                    running[demand] = (run, cores, progress.add_task(demand.name, total=None))
+                for demand, (run, cores, task) in list(running.items()):
                     if run.poll():
-                        del running[name]
+                        del running[demand]
                         free |= set(cores)
-                        ended.append(run)
-                        progress.remove_task(tasks[name])
-                        console.print(f"ran {name} ({run.seconds:.0f} s)")
+                        progress.remove_task(task)
+                        yield run
                 time.sleep(BETWEEN_LOOKS)
     finally:
-        for _, run, _ in running.values():
+        for run, _, _ in running.values():
             run.end()
-    return ended
-
-
-def _cores() -> set[int]:
-    """Those this process may use, as many as its quota grants."""
-    return set(sorted(os.sched_getaffinity(0))[: usable_cpus()])
 
 
 def _keep(run: Run, out: Path) -> Path:
-    """The executed notebook and the log beside the results; the rest of the folder goes."""
+    """The executed notebook and the log beside the results; the rest of its folder goes."""
     kept = out / f"{run.name}.ipynb"
     if run.executed.is_file():
         shutil.copy(run.executed, kept)
     shutil.copy(run.folder / "papermill.log", out / f"{run.name}.log")
-    shutil.rmtree(run.folder.parent if not any(run.folder.parent.iterdir()) else run.folder, ignore_errors=True)
+    shutil.rmtree(run.folder, ignore_errors=True)
     return kept
 
 

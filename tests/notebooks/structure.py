@@ -30,7 +30,7 @@ def findings_of_structure(notebook: NotebookNode, name: str) -> list[str]:
     prose = [cell for cell in notebook.cells if cell.cell_type == "markdown"]
     if len(code) < 4 or not prose:
         return ["has no prose, or fewer than four code cells"]
-    trees = [_parsed(cell.source) for cell in code]
+    trees = [parsed(cell.source) for cell in code]
     found = [*_of_file(notebook, name), *_of_git_copy(notebook), *_of_parameters(code[0], trees[0], name)]
     found += _of_check(trees[1], assigned_literals(trees[0]), name)
     if _called(trees[-1], "metrics") is None:
@@ -128,7 +128,7 @@ def assigned_literals(tree: ast.Module | None) -> dict[str, object]:
     return values
 
 
-def _parsed(source: str) -> ast.Module | None:
+def parsed(source: str) -> ast.Module | None:
     try:
         return ast.parse(source)
     except SyntaxError:
