@@ -3,13 +3,16 @@ PYTHON ?= python3
 PY := .venv/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check -q
 
-.PHONY: run test lint bench lock screenshots clean
+.PHONY: run test notebooks lint bench lock screenshots clean
 
 run: .venv/run-ready  ## the hub on 127.0.0.1:8000 (OBERALP_SITE and OBERALP_PORT choose another site and port)
 	@$(PY) -m jupyterhub -f jupyterhub_config.py
 
 test: .venv/test-ready  ## every test that this machine can run; lists what it cannot, and what would enable it
 	$(PY) -m tests
+
+notebooks: .venv/test-ready  ## every notebook in smoke, unattended, judged: results and HTML pages in var/notebooks
+	$(PY) -m tests.notebooks --again 1 --out var/notebooks --gallery var/notebooks/gallery
 
 lint: .venv/test-ready  ## ruff and mypy
 	$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
