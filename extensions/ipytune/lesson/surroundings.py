@@ -6,8 +6,9 @@ import importlib.metadata
 import importlib.util
 import platform
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from ipytune.lesson.kinds import nearest
@@ -61,7 +62,7 @@ def surroundings(packages: Iterable[str]) -> Surroundings:
 def versions(packages: Iterable[str]) -> dict[str, str]:
     """Of Python, of what every notebook uses, and of these packages; what is not installed is left out."""
     found = {"python": platform.python_version()}
-    by_module = importlib.metadata.packages_distributions()
+    by_module = _distributions()
     for name in dict.fromkeys((*_ALWAYS, *packages)):
         for distribution in by_module.get(name, [name])[:1]:
             try:
@@ -69,6 +70,12 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
             except importlib.metadata.PackageNotFoundError:
                 pass
     return found
+
+
+@cache
+def _distributions() -> Mapping[str, list[str]]:
+    """Of each module that is installed; every package's list of files is read for it."""
+    return importlib.metadata.packages_distributions()
 
 
 def missing(packages: Iterable[str]) -> list[str]:
