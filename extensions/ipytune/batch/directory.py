@@ -117,9 +117,10 @@ class Batch(BaseModel):
         return next((submission for submission in reversed(self.submissions) if number in submission.sets), None)
 
     def with_submission(self, submission: Submission) -> Batch:
-        """Its submissions with this one added, or in the place of the one with its mark."""
-        others = tuple(other for other in self.submissions if other.mark != submission.mark)
-        return self.model_copy(update={"submissions": (*others, submission)})
+        """With this one added, or in the place of the one with its mark: their order says which came last."""
+        known = {one.mark: one for one in self.submissions}
+        known[submission.mark] = submission
+        return self.model_copy(update={"submissions": tuple(known.values())})
 
 
 class SetDirectory:

@@ -150,4 +150,4 @@ def test_a_worker_killed_without_notice_takes_its_set_with_it(cluster: SlurmClus
     assert said is not None
     os.kill(said.process.pid, signal.SIGKILL)  # the nodes are processes of this machine
     rows = follow(directory, final)
-    assert (rows[0].state, rows[0].words) == (State.FAILED, "its job failed with exit code 137")
+    assert rows[0].state is State.FAILED and rows[0].words.startswith("its job failed")

@@ -126,6 +126,15 @@ def test_cancelling_asks_first_and_returns_with_proof(directory: BatchDirectory,
     assert cancel(directory, jobs) == []
 
 
+def test_a_set_s_last_submission_is_the_last_that_was_made(directory: BatchDirectory, jobs: FakeJobs) -> None:
+    first = directory.read().submissions[0]
+    says(directory, 0, State.FAILED)
+    second, _ = resume(directory, jobs)
+    batch = directory.read().with_submission(first.model_copy(update={"cancelled": True}))
+    assert batch.last_submission(0) == second
+    assert batch.last_submission(1) == first.model_copy(update={"cancelled": True})
+
+
 def test_what_does_not_go_is_said(directory: BatchDirectory, jobs: FakeJobs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "END_SECONDS", 0.0)
     jobs.at_end = lambda: setattr(jobs, "living", True)
