@@ -52,6 +52,9 @@ class Terminated(SystemExit):
 class Output(NotebookExecutionManager):
     """papermill's output file, saved in one step, with what is kept of an older one."""
 
+    nb: NotebookNode
+    pbar: Any
+
     def __init__(self, nb: NotebookNode, plan: Plan | None, run: str, **settings: Any) -> None:
         super().__init__(nb, **settings)
         self.plan, self.through = plan, False
@@ -63,7 +66,7 @@ class Output(NotebookExecutionManager):
             return
         path = _local(self.output_path)
         if path:
-            _write_at_once(kwargs.get("nb", self.nb), path)
+            _write_at_once(self.nb, path)
             self.last_save_time = self.now()
         else:
             super().save(**kwargs)
@@ -130,7 +133,11 @@ class Cells(PapermillNotebookClient):
     def ask(self, code: str, expression: str) -> str | None:
         assert self.kc is not None
         message = self.kc.execute(code, silent=True, store_history=False, user_expressions={"answer": expression})
-        reply = self.wait_for_reply(message)
+        limit, self.timeout = self.timeout, None  # that of cells
+        try:
+            reply = self.wait_for_reply(message)
+        finally:
+            self.timeout = limit
         answer = ((reply or {}).get("content", {}).get("user_expressions") or {}).get("answer", {})
         found: str | None = answer.get("data", {}).get("text/plain")
         return found
@@ -163,6 +170,7 @@ class Cells(PapermillNotebookClient):
             self.nb_man.cell_exception(self.nb.cells[index], cell_index=index, exception=error)
         except BaseException as error:
             self._settle()
+            self.shutdown_kernel = "immediate"  # it may be in the middle of the cell
             self.nb_man.stopped(index, _why(error))
             raise
         finally:

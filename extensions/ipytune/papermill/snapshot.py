@@ -11,6 +11,8 @@ name `_ipytune_state`: it may use the standard library and cloudpickle, nothing 
 - The directory is 0700, its files 0600; the record is replaced in one step, so a kill at any moment leaves the last.
 """
 
+from __future__ import annotations
+
 import copyreg
 import hashlib
 import io
@@ -24,9 +26,11 @@ import sys
 import threading
 import time
 import types
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from pathlib import Path
 from subprocess import Popen
+from typing import Any, BinaryIO
 
 import cloudpickle
 
@@ -38,9 +42,9 @@ STALE_DAYS = 30
 
 _HISTORY = re.compile(r"_+|_i+|_i?\d+|__.*")
 _OF_THE_SHELL = {"In", "Out", "get_ipython", "exit", "quit", "open"}
-_SECRET = re.compile(
-    r"(^|_)(api_?key|access_?key|secret_?key|private_?key|key|token|secret|passw(or)?d|passphrase|credentials?)$", re.I
-)
+_SECRET = re.compile(r"(^|_)(api_?key|(access|secret|private)_?key|secret|passw(or)?d|passphrase|credentials?)$", re.I)
+_MAYBE_SECRET = re.compile(r"(^|_)(key|token)$", re.I)  # or a key of a mapping, a token of a model
+_LOOKS_SECRET = re.compile(r"(?=.*\d)(?=.*[A-Za-z])[\w\-./+=:~]{12,}")
 _HANDLES = (
     type(threading.Lock()),
     type(threading.RLock()),
@@ -66,12 +70,12 @@ class Refused(Exception):
 
 
 class _Pickler(cloudpickle.Pickler):
-    def __init__(self, file, namespace, buffers):
+    def __init__(self, file: Any, namespace: dict[str, Any], buffers: Callable[[pickle.PickleBuffer], object]) -> None:
         super().__init__(file, protocol=5, buffer_callback=buffers)
         self._namespace = namespace
-        self._storages = {}
+        self._storages: dict[int, Any] = {}
 
-    def reducer_override(self, obj):
+    def reducer_override(self, obj: Any) -> Any:
         kind = type(obj)
         if kind is types.FunctionType and obj.__globals__ is self._namespace:
             return _reduced_function(obj)
@@ -95,13 +99,13 @@ class _Pickler(cloudpickle.Pickler):
         return super().reducer_override(obj)
 
 
-def _bytes_of(storage):
+def _bytes_of(storage: Any) -> Any:
     import torch
 
     return torch.empty(0, dtype=torch.uint8).set_(storage).numpy() if storage.nbytes() else b""
 
 
-def _untyped_storage(data):
+def _untyped_storage(data: Any) -> Any:
     import torch
 
     if not len(data):
@@ -109,19 +113,19 @@ def _untyped_storage(data):
     return torch.frombuffer(data, dtype=torch.uint8).untyped_storage()
 
 
-def _typed_storage(plain, dtype):
+def _typed_storage(plain: Any, dtype: Any) -> Any:
     import torch
 
     return torch.storage.TypedStorage(wrap_storage=plain, dtype=dtype, _internal=True)
 
 
-def _with_gradient(make, arguments, gradient):
+def _with_gradient(make: Callable[..., Any], arguments: tuple[Any, ...], gradient: Any) -> Any:
     tensor = make(*arguments)
     tensor.grad = gradient
     return tensor
 
 
-def _reduced_function(function):
+def _reduced_function(function: types.FunctionType) -> tuple[Any, ...]:
     names = ("__defaults__", "__kwdefaults__", "__dict__", "__annotations__", "__doc__", "__qualname__", "__module__")
     state = {name: getattr(function, name, None) for name in names}
     cells = function.__closure__ or ()
@@ -129,22 +133,22 @@ def _reduced_function(function):
     return _function, (function.__code__, function.__name__, cells), state, None, None, _dress
 
 
-def _filled(cell):
+def _filled(cell: types.CellType) -> bool:
     try:
-        return cell.cell_contents is cell.cell_contents
+        return bool(cell.cell_contents is cell.cell_contents)
     except ValueError:  # a name that was not bound yet
         return False
 
 
-def _new_cell():
+def _new_cell() -> types.CellType:
     return types.CellType()
 
 
-def _function(code, name, cells):
+def _function(code: types.CodeType, name: str, cells: tuple[types.CellType, ...]) -> types.FunctionType:
     return types.FunctionType(code, _namespace(), name, None, cells or None)
 
 
-def _dress(function, state):
+def _dress(function: types.FunctionType, state: dict[str, Any]) -> None:
     for cell, contents in state.pop("cells"):
         cell.cell_contents = contents
     function.__dict__.update(state.pop("__dict__") or {})
@@ -153,11 +157,12 @@ def _dress(function, state):
             setattr(function, name, value)
 
 
-def _namespace():
-    return _shell().user_ns
+def _namespace() -> dict[str, Any]:
+    found: dict[str, Any] = _shell().user_ns
+    return found
 
 
-def _shell():
+def _shell() -> Any:
     from IPython import get_ipython
 
     return get_ipython()
@@ -166,12 +171,12 @@ def _shell():
 class _Sink(io.RawIOBase):
     """Hashes what is written, within limits, and looks for secrets in it."""
 
-    def __init__(self, secrets, largest, deadline):
+    def __init__(self, secrets: Mapping[str, bytes], largest: int, deadline: float) -> None:
         self._hash, self._secrets, self._largest, self._deadline = hashlib.blake2b(), secrets, largest, deadline
         self._tail = b""
         self.size = 0
 
-    def write(self, data):
+    def write(self, data: Any) -> int:
         view = memoryview(data).cast("B")
         self.size += view.nbytes
         if self.size > self._largest:
@@ -187,29 +192,31 @@ class _Sink(io.RawIOBase):
             self._tail = text[-max(map(len, self._secrets.values())) :]
         return view.nbytes
 
-    def digest(self):
+    def digest(self) -> str:
         return self._hash.hexdigest()[:40]
 
 
 class Keeper:
     """One notebook's record: what was there before it, and what its variables were when they were last kept."""
 
-    def __init__(self, directory, largest, altogether, seconds):
+    def __init__(self, directory: Path, largest: int, altogether: int, seconds: float) -> None:
         self.directory = Path(directory)
         self.largest, self.altogether, self.seconds = largest, altogether, seconds
         self.path, self.environ, self.shell_names = list(sys.path), dict(os.environ), dict(_namespace())
-        self.known = {}  # name -> its entry in the record
-        self.groups = []
+        self.known: dict[str, dict[str, Any]] = {}  # name -> its entry in the record
+        self.groups: list[dict[str, Any]] = []
         self.moments = {-1: _moment()}  # after which code cell
 
-    def save(self, cell):
+    def save(self, cell: int) -> dict[str, Any]:
         """After the code cell of this number. Returns the record."""
         deadline = time.monotonic() + self.seconds
         values = self._variables()
         self.moments[cell] = _moment()
         values[MOMENTS] = self.moments
         secrets = _secrets(values)
-        entries, shared, total = {}, {}, 0
+        entries: dict[str, dict[str, Any]] = {}
+        shared: dict[str, dict[int, Any] | None] = {}
+        total = 0
         for name, value in values.items():
             entry, objects = self._look(name, value, secrets, deadline)
             total += entry.get("size", 0)
@@ -226,6 +233,16 @@ class Keeper:
                 shared[name] = objects
         _private(self.directory)
         groups = [self._write(names, values, entries) for names in _together(shared)]
+        environ = {
+            name: value
+            for name, value in os.environ.items()
+            if self.environ.get(name) != value and name not in _SET_BY_LIBRARIES
+        }
+        hidden = {
+            name
+            for name, value in environ.items()
+            if _is_secret(name, value) or any(secret in os.fsencode(value) for secret in secrets.values())
+        }
         record = {
             "version": 1,
             "cell": cell,
@@ -233,23 +250,18 @@ class Keeper:
             "groups": [group for group in groups if group],
             "count": _shell().execution_count,
             "path": [entry for entry in sys.path if entry not in self.path],
-            "environ": {
-                name: value
-                for name, value in os.environ.items()
-                if self.environ.get(name) != value and not _SECRET.search(name) and name not in _SET_BY_LIBRARIES
-            },
-            "secret_environ": [
-                name for name, value in os.environ.items() if self.environ.get(name) != value and _SECRET.search(name)
-            ],
+            "environ": {name: value for name, value in environ.items() if name not in hidden},
+            "secret_environ": sorted(hidden),
         }
         _write(self.directory / RECORD, json.dumps(record).encode())
         self.known, self.groups = entries, record["groups"]
         self._tidy()
         return record
 
-    def restore(self, record, without):
+    def restore(self, record: Mapping[str, Any], without: Iterable[str]) -> dict[str, str]:
         """Puts the variables back, but for those named. Returns {name: why it could not be read}."""
-        failed, namespace = {}, _namespace()
+        failed: dict[str, str] = {}
+        namespace = _namespace()
         sys.path[:0] = [entry for entry in record["path"] if entry not in sys.path]
         os.environ.update(record["environ"])
         for group in record["groups"]:
@@ -273,14 +285,14 @@ class Keeper:
         self.before(record["cell"] + 1)
         return failed
 
-    def before(self, cell):
+    def before(self, cell: int) -> None:
         """Working directory and random numbers as they were before this code cell."""
         directory, states = self.moments[max(number for number in self.moments if number < cell)]
         if Path(directory).is_dir():
             os.chdir(directory)
         _set_random_states(states)
 
-    def _variables(self):
+    def _variables(self) -> dict[str, Any]:
         namespace, hidden = _namespace(), _shell().user_ns_hidden
         return {
             name: value
@@ -291,10 +303,12 @@ class Keeper:
             and not (name in self.shell_names and self.shell_names[name] is value)
         }
 
-    def _look(self, name, value, secrets, deadline):
+    def _look(
+        self, name: str, value: object, secrets: Mapping[str, bytes], deadline: float
+    ) -> tuple[dict[str, Any], dict[int, Any] | None]:
         """An entry of the record with digest and size, or with why the variable is left out; and its objects."""
         try:
-            if _SECRET.search(name) and isinstance(value, (str, bytes)):
+            if _is_secret(name, value):
                 raise Secret("its name says that it is secret")
             sink = _Sink(secrets, self.largest, deadline)
             pickler = _Pickler(sink, _namespace(), lambda buffer: _feed(sink, buffer))
@@ -304,22 +318,23 @@ class Keeper:
             reason = str(error) if plain else f"{type(error).__name__}: {error}"
             for shown, secret in secrets.items():
                 reason = reason.replace(secret.decode(errors="replace"), shown)
-            return {"left": reason[:200], "handle": isinstance(value, _HANDLES)}, ()
+            return {"left": reason[:200], "handle": isinstance(value, _HANDLES)}, {}
         memo = pickler.memo.copy()
+        entry = {"digest": sink.digest(), "size": sink.size}
         if len(memo) > SHARE_LIMIT:
-            objects = None
-        else:
-            objects = {key: held[1] for key, held in memo.items() if not _single(held[1])}
-        return {"digest": sink.digest(), "size": sink.size}, objects
+            return entry, None
+        return entry, {key: held[1] for key, held in memo.items() if not _single(held[1])}
 
-    def _write(self, names, values, entries):
+    def _write(
+        self, names: list[str], values: Mapping[str, Any], entries: dict[str, dict[str, Any]]
+    ) -> dict[str, Any] | None:
         digest = hashlib.blake2b(json.dumps([[name, entries[name]["digest"]] for name in names]).encode()).hexdigest()
         known = next((group for group in self.groups if group["file"] == digest[:40]), None)
         if known:
             return known
-        buffers = []
+        buffers: list[str] = []
 
-        def keep(buffer):
+        def keep(buffer: pickle.PickleBuffer) -> bool:
             raw = buffer.raw()
             if raw.nbytes < LARGE:
                 return True
@@ -342,12 +357,13 @@ class Keeper:
             return None
         return {"file": digest[:40], "names": names, "buffers": buffers}
 
-    def _read(self, group):
+    def _read(self, group: Mapping[str, Any]) -> dict[str, Any]:
         buffers = [bytearray((self.directory / name).read_bytes()) for name in group["buffers"]]
         with (self.directory / group["file"]).open("rb") as stream:
-            return pickle.Unpickler(stream, buffers=buffers).load()
+            found: dict[str, Any] = pickle.Unpickler(stream, buffers=buffers).load()
+        return found
 
-    def _tidy(self):
+    def _tidy(self) -> None:
         wanted = {RECORD, *(group["file"] for group in self.groups)}
         wanted.update(name for group in self.groups for name in group["buffers"])
         for file in self.directory.iterdir():
@@ -358,13 +374,13 @@ class Keeper:
 _SET_BY_LIBRARIES = {"COLUMNS", "LINES", "KMP_INIT_AT_FORK", "KMP_DUPLICATE_LIB_OK", "TORCHINDUCTOR_CACHE_DIR"}
 
 
-def _feed(sink, buffer):
+def _feed(sink: _Sink, buffer: pickle.PickleBuffer) -> bool:
     with buffer.raw() as raw:
         sink.write(raw)
     return False
 
 
-def _single(value):
+def _single(value: object) -> bool:
     """Whether it does not matter that two hold the same one."""
     if isinstance(value, _SINGLE):
         return True
@@ -374,12 +390,12 @@ def _single(value):
     )
 
 
-def _together(shared):
+def _together(shared: Mapping[str, dict[int, Any] | None]) -> list[list[str]]:
     """Groups of names that hold a changeable object in common, the names in their order."""
     group_of = {name: [name] for name in shared}
-    owner = {}
+    owner: dict[int, str] = {}
 
-    def join(one, other):
+    def join(one: str, other: str) -> None:
         mine, theirs = group_of[one], group_of[other]
         if mine is not theirs:
             mine += theirs
@@ -395,18 +411,30 @@ def _together(shared):
     return [sorted(group) for group in {id(group): group for group in group_of.values()}.values()]
 
 
-def _secrets(values):
-    found = {f"${name}": value for name, value in os.environ.items() if _SECRET.search(name)}
-    found.update((name, value) for name, value in values.items() if _SECRET.search(name) and isinstance(value, str))
-    return {name: value.encode(errors="replace") for name, value in found.items() if len(value) >= 8}
+def _is_secret(name: str, value: object) -> bool:
+    if isinstance(value, bytes):
+        value = value.decode(errors="replace")
+    if not isinstance(value, str):
+        return False
+    return bool(_SECRET.search(name) or (_MAYBE_SECRET.search(name) and _LOOKS_SECRET.fullmatch(value)))
 
 
-def _moment():
+def _secrets(values: Mapping[str, Any]) -> dict[str, bytes]:
+    found = {f"${name}": value for name, value in os.environ.items() if _is_secret(name, value)}
+    found.update((name, value) for name, value in values.items() if _is_secret(name, value))
+    return {
+        name: value if isinstance(value, bytes) else value.encode(errors="replace")
+        for name, value in found.items()
+        if len(value) >= 8
+    }
+
+
+def _moment() -> tuple[str, dict[str, Any]]:
     return str(Path.cwd()), _random_states()
 
 
-def _random_states():
-    states = {"random": random.getstate()}
+def _random_states() -> dict[str, Any]:
+    states: dict[str, Any] = {"random": random.getstate()}
     if "numpy.random" in sys.modules:
         states["numpy"] = sys.modules["numpy.random"].get_state()
     torch = sys.modules.get("torch")
@@ -417,7 +445,7 @@ def _random_states():
     return states
 
 
-def _set_random_states(states):
+def _set_random_states(states: Mapping[str, Any]) -> None:
     random.setstate(states["random"])
     if "numpy" in states:
         import numpy.random
@@ -433,11 +461,11 @@ def _set_random_states(states):
             )
 
 
-def _size(count):
+def _size(count: int) -> str:
     return f"{count / 1e9:.3g} GB" if count >= 1e9 else f"{count / 1e6:.3g} MB"
 
 
-def _private(directory):
+def _private(directory: Path) -> None:
     """Makes the directory, for its owner alone; or refuses one that others can write into."""
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     found = directory.lstat()
@@ -447,11 +475,11 @@ def _private(directory):
         directory.chmod(0o700)
 
 
-def _opened(path):
+def _opened(path: Path) -> BinaryIO:
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb")
 
 
-def _write(path, data):
+def _write(path: Path, data: Any) -> None:
     aside = path.with_name(path.name + ".part")
     with _opened(aside) as stream:
         stream.write(data)
@@ -460,12 +488,12 @@ def _write(path, data):
     aside.replace(path)
 
 
-def _root():
+def _root() -> Path:
     base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     return Path(base) / "ipytune" / "resume"
 
 
-def _answer(action):
+def _answer(action: Callable[[], object]) -> str:
     """What the client reads: never an exception, which would go to a log, and never a user's value."""
     try:
         return json.dumps(action())
@@ -473,10 +501,10 @@ def _answer(action):
         return json.dumps({"error": f"{type(error).__name__}: {error}"[:300]})
 
 
-def begin(run, largest, altogether, seconds):
+def begin(run: str, largest: int, altogether: int, seconds: float) -> str:
     """In a fresh kernel, before any cell."""
 
-    def action():
+    def action() -> dict[str, Any]:
         global _keeper
         root = _root()
         _keeper = Keeper(root / run, largest, altogether, seconds)
@@ -488,8 +516,8 @@ def begin(run, largest, altogether, seconds):
     return _answer(action)
 
 
-def save(cell):
-    def action():
+def save(cell: int) -> str:
+    def action() -> dict[str, Any]:
         begun = time.monotonic()
         record = _keeper.save(cell)
         return {
@@ -501,10 +529,10 @@ def save(cell):
     return _answer(action)
 
 
-def look():
+def look() -> str:
     """The record of an earlier kernel, without any value; null when there is none."""
 
-    def action():
+    def action() -> dict[str, Any] | None:
         file = _keeper.directory / RECORD
         if not file.exists():
             return None
@@ -523,17 +551,17 @@ def look():
     return _answer(action)
 
 
-def restore(without):
-    def action():
+def restore(without: list[str]) -> str:
+    def action() -> dict[str, Any]:
         record = json.loads((_keeper.directory / RECORD).read_text())
         return {"failed": _keeper.restore(record, without)}
 
     return _answer(action)
 
 
-def before(cell):
+def before(cell: int) -> str:
     return _answer(lambda: _keeper.before(cell))
 
 
-def drop():
+def drop() -> str:
     return _answer(lambda: shutil.rmtree(_keeper.directory, ignore_errors=True))
