@@ -37,9 +37,19 @@ def read(path: Path) -> Advance | None:
 def _error(cell: Mapping[str, Any], number: int) -> str | None:
     for output in cell.get("outputs", []):
         if output.get("output_type") == "error":
-            said = str(output.get("evalue", "")).strip().splitlines()
-            return one_line(f"{output.get('ename', 'error')}: {said[0] if said else ''} (code cell {number})")
+            said = _heading(str(output.get("evalue", "")))
+            return one_line(f"{output.get('ename', 'error')}: {said} (code cell {number})")
     return None
+
+
+def _heading(said: str) -> str:
+    """The first line; and what follows, where that only announces it.
+
+    >>> _heading("out of memory\\ntried 2 GiB"), _heading("It cannot run like this:\\n- RANK = 0: at least 1")
+    ('out of memory', 'It cannot run like this: - RANK = 0: at least 1')
+    """
+    lines = said.strip().splitlines() or [""]
+    return " ".join(lines) if lines[0].rstrip().endswith(":") else lines[0]
 
 
 def one_line(text: str, most: int = 300) -> str:

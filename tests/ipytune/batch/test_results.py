@@ -85,3 +85,6 @@ def test_how_far_a_notebook_is() -> None:
     error = {"output_type": "error", "ename": "ValueError", "evalue": "too \x1b[31mbig\nmore", "traceback": []}
     notebook = {"cells": [{"cell_type": "markdown"}, cell("completed"), cell("failed", error), cell("pending")]}
     assert notebooks.advance(notebook) == notebooks.Advance(1, 3, "ValueError: too [31mbig (code cell 2)")
+    error["evalue"] = "tiny cannot run like this:\n- RANK = 0: at least 1\n"
+    told = notebooks.advance({"cells": [cell("failed", error)]})
+    assert told.error == "ValueError: tiny cannot run like this: - RANK = 0: at least 1 (code cell 1)"
