@@ -89,7 +89,7 @@ def _wake(waiter: asyncio.Future[None]) -> None:
         waiter.set_result(None)
 
 
-class SessionKernelClient(AsyncKernelClient):  # type: ignore[misc]
+class SessionKernelClient(AsyncKernelClient):
     """jupyter_client's client, with channels over a websocket."""
 
     def __init__(self, kernel: SessionKernel, **options: Any) -> None:
@@ -226,15 +226,10 @@ class SessionKernel:
     def socket_url(self) -> str:
         parts = urlsplit(f"{self._base}api/kernels/{self.kernel_id}/channels")
         scheme = "wss" if parts.scheme == "https" else "ws"
-        # the session id stays the same over all connections, so that the server knows whose the kept messages are
-        return urlunsplit((scheme, parts.netloc, parts.path, f"session_id={self._session_id}", ""))
-
-    _session_id = ""
+        return urlunsplit((scheme, parts.netloc, parts.path, "", ""))
 
     def client(self) -> SessionKernelClient:
-        client = SessionKernelClient(self)
-        self._session_id = client.session.session
-        return client
+        return SessionKernelClient(self)
 
     def look(self) -> str:
         """The kernel's state. KernelDied if it is gone, EngineError if the session is; "" when nobody knows now."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import uuid
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -36,6 +37,11 @@ class KernelDied(Exception):
     """The kernel process is gone; another may have taken its place, which knows nothing."""
 
 
+class _Deaf(Exception):
+    """What is sent over this connection does not reach the kernel: a server that took a new connection for one that it
+    had not seen break keeps channels of which the kernel knows nothing. A new session id gets new ones."""
+
+
 class Line(threading.Thread):
     """deliver: takes each message. look: the kernel's state by the session's REST API ("idle", "busy", …); raises
     KernelDied or an EngineError when there is no kernel to come back to. over: told why the run must end."""
@@ -56,6 +62,7 @@ class Line(threading.Thread):
         self._requests = Requests()
         self._outgoing: deque[tuple[Message, str]] = deque()
         self._probe: tuple[str, list[str]] | None = None  # id of the question, and what was printed to it
+        self._identity = session.session
         self._broken = False  # whether the line broke since the last request was answered
         self._loop = asyncio.new_event_loop()
         self._wake = asyncio.Event()
@@ -109,18 +116,20 @@ class Line(threading.Thread):
         while True:
             try:
                 async with connect(
-                    self._url,
+                    f"{self._url}?session_id={self._identity}",
                     additional_headers={"Authorization": f"token {self._token.get_secret_value()}"},
                     max_size=None,
                     open_timeout=60,
                     close_timeout=2,
                 ) as socket:
                     if lost:
-                        self._say("Connected again")
+                        self._say("Connected again; a line of output that was just on its way may be missing")
                     attempt, lost = 0, False
                     await self._converse(socket)
             except (OSError, TimeoutError, asyncio.TimeoutError, websockets.WebSocketException):
                 pass
+            except _Deaf:
+                self._identity = uuid.uuid4().hex
             self._broken = True
             await asyncio.to_thread(self._look)  # is there something to come back to?
             if attempt == 1 and not lost:
@@ -172,18 +181,22 @@ class Line(threading.Thread):
     async def _watch(self) -> None:
         """Find a request whose answer is lost: it is open, and twice in a row the kernel had nothing to do."""
         waiting: Request | None = None
+        asked: Request | None = None
+        self._probe = None
         while True:
             await asyncio.sleep(LOOK_SOON if self._broken or waiting is not None else LOOK)
             request = self._requests.next_open()
-            if request is None or self._probe is not None:
-                waiting = None
+            if request is None:
+                waiting = asked = None
                 continue
             if await asyncio.to_thread(self._look) != "idle":
                 waiting = None
             elif request is not waiting:
                 waiting = request
+            elif request is asked:
+                raise _Deaf
             else:
-                waiting = None
+                waiting, asked, self._broken = None, request, True
                 self._ask(request)
 
     def _ask(self, request: Request) -> None:
@@ -234,8 +247,11 @@ class Line(threading.Thread):
                 self._deliver(ready)
 
     def _again(self, request: Request) -> None:
-        if all(message is not request.message for message, _ in self._outgoing):
-            self._outgoing.append((request.message, request.channel))
+        sent = request.message["header"]["msg_id"]
+        if all(message["header"]["msg_id"] != sent for message, _ in self._outgoing):
+            # a kernel takes the very same message twice for a forged one, and drops it
+            again = {**request.message, "metadata": {**request.message["metadata"], "again": uuid.uuid4().hex}}
+            self._outgoing.append((again, request.channel))
         self._wake.set()
 
 
