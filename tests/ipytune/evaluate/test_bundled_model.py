@@ -85,12 +85,14 @@ def test_the_converted_model_is_an_ordinary_one(monkeypatch: pytest.MonkeyPatch)
 @bundled
 @pytest.mark.timeout(1800)
 def test_the_first_task_is_learned(tmp_path: Path) -> None:
-    """The shipped data and configuration, from a base that knows nothing of it; the time is benchmarks/'s claim."""
+    """The shipped data and configuration, from a base that knows nothing of it. The 95 % of all 120, and the time, are
+    claims of benchmarks/first_task.py; for whether it is learned at all half of them do. 54 of 60 right: a model that
+    has four in five right passes once in 30 times, one with 96 % fails once in 100."""
     config = RunConfig.first_task()
     assert config.eval_file is not None
-    assert exact_match(config.eval_file, config.model, limit=16).share <= 0.05
+    assert exact_match(config.eval_file, config.model, limit=8).right == 0
     run = Run.start(config, tmp_path / "run")
     run.wait(1500)
-    after = exact_match(config.eval_file, config.model, run.adapter)
-    assert after.n >= 100
-    assert after.share >= 0.95, after.mistakes[:5]
+    after = exact_match(config.eval_file, config.model, run.adapter, limit=60)
+    assert after.n == 60
+    assert after.right >= 54, after.mistakes[:5]
