@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Protocol
 
+from ...program import kill, start_program
 from ...within import within
 from .client import SlurmUnavailable
 
@@ -41,7 +42,7 @@ class LocalRunner:
 
     async def run(self, argv: list[str], stdin: bytes, environment: dict[str, str], timeout: float) -> Finished:
         try:
-            process = await asyncio.create_subprocess_exec(
+            process = await start_program(
                 *argv,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
@@ -55,11 +56,7 @@ class LocalRunner:
         except asyncio.TimeoutError:
             raise SlurmUnavailable(f"{argv[0]} did not answer within {timeout:g} s") from None
         finally:
-            if process.returncode is None:
-                try:
-                    process.kill()
-                except (ProcessLookupError, PermissionError):
-                    pass  # sudo is root's: what it runs for us ends by its own clock (launcher.py)
+            kill(process)
         assert process.returncode is not None
         return Finished(process.returncode, out.decode(errors="replace"), err.decode(errors="replace"))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jwt
 
+from ...program import kill, start_program
 from ...within import within
 from .client import SlurmUnavailable
 
@@ -66,7 +67,7 @@ def printed_by(command: tuple[str, ...], timeout: float = 20) -> Fetch:
     async def fetch(user: str) -> str:
         argv = [word.replace("{username}", user) for word in command]
         try:
-            process = await asyncio.create_subprocess_exec(
+            process = await start_program(
                 *argv, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, stdin=asyncio.subprocess.DEVNULL
             )
         except OSError as error:
@@ -76,11 +77,7 @@ def printed_by(command: tuple[str, ...], timeout: float = 20) -> Fetch:
         except asyncio.TimeoutError:
             raise SlurmUnavailable(f"{argv[0]} printed no token within {timeout:g} s") from None
         finally:
-            if process.returncode is None:
-                try:
-                    process.kill()
-                except (ProcessLookupError, PermissionError):
-                    pass
+            kill(process)
         token = out.decode(errors="replace").strip().removeprefix("SLURM_JWT=")
         if process.returncode or not token or len(token.split()) != 1:
             reason = err.decode(errors="replace").strip()[:200] or f"status {process.returncode}"
