@@ -48,6 +48,10 @@ class Run:
         self._directory = directory
         self._handle = handle or reopen(directory)
 
+    def __reduce__(self) -> tuple[Callable[[Path], Run], tuple[Path]]:
+        """Pickled as its directory: a notebook that is continued in another kernel has its handles again."""
+        return Run.open, (self.path,)
+
     @classmethod
     def start(
         cls, config: RunConfig, run_dir: Path | str, resume: bool = False, launcher: Launcher | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from ipytune.runs import Phase, Run, RunFailed, Status
 from ipytune.runs.directory import STOP, RunDirectory, curve
 from ipytune.runs.process import alive, identify, prepare
 from tests.ipytune.lora import tiny
+from tests.ipytune.runs.written import run_in
 
 LIMIT = 180.0
 
@@ -120,6 +122,12 @@ def test_a_reused_pid_is_not_taken_for_the_run() -> None:
     process = identify(os.getpid())
     assert alive(process)
     assert process.started is None or not alive(process.model_copy(update={"started": "1"}))
+
+
+def test_a_handle_is_pickled_as_its_directory(tmp_path: Path) -> None:
+    run_in(tmp_path / "run")
+    copied = pickle.loads(pickle.dumps(Run.open(tmp_path / "run")))
+    assert copied.path == tmp_path / "run" and copied.status() == Run.open(tmp_path / "run").status()
 
 
 def test_no_run_no_handle(tmp_path: Path) -> None:
