@@ -75,6 +75,10 @@ class _Pickler(cloudpickle.Pickler):
         self._namespace = namespace
         self._storages: dict[int, Any] = {}
 
+    def persistent_id(self, obj: Any) -> str | None:
+        """`globals()`, held by an object of the notebook, is the notebook's again."""
+        return "globals" if obj is self._namespace else None
+
     def reducer_override(self, obj: Any) -> Any:
         kind = type(obj)
         if kind is types.FunctionType and obj.__globals__ is self._namespace:
@@ -97,6 +101,11 @@ class _Pickler(cloudpickle.Pickler):
             if obj.grad is not None and len(made := obj.__reduce_ex__(5)) == 2:
                 return _with_gradient, (*made, obj.grad)
         return super().reducer_override(obj)
+
+
+class _Unpickler(pickle.Unpickler):
+    def persistent_load(self, name: str) -> Any:
+        return _namespace()
 
 
 def _bytes_of(storage: Any) -> Any:
@@ -206,6 +215,7 @@ class Keeper:
         self.known: dict[str, dict[str, Any]] = {}  # name -> its entry in the record
         self.groups: list[dict[str, Any]] = []
         self.moments = {-1: _moment()}  # after which code cell
+        self.objects: dict[str, int] = {}  # ids of the variables' values at the last save
 
     def save(self, cell: int) -> dict[str, Any]:
         """After the code cell of this number. Returns the record."""
@@ -225,7 +235,7 @@ class Keeper:
                 entry = {"left": f"all variables together are larger than {_size(self.altogether)}", "handle": False}
             before = self.known.get(name, {})
             changed = list(before.get("changed", []))
-            if before.get("digest") != entry.get("digest") or "digest" not in entry:
+            if self._differs(name, value, before, entry, secrets, deadline):
                 changed.append(cell)
             entry["changed"] = sorted(set(changed))
             entries[name] = entry
@@ -279,6 +289,7 @@ class Keeper:
                     self.moments = value
                 else:
                     namespace[name] = value
+                    self.objects[name] = id(value)
         self.known = {name: entry for name, entry in record["names"].items() if name not in failed}
         self.groups = record["groups"]
         _shell().execution_count = record["count"]
@@ -302,6 +313,27 @@ class Keeper:
             and not (name in hidden and (not isinstance(hidden, dict) or hidden[name] is value))
             and not (name in self.shell_names and self.shell_names[name] is value)
         }
+
+    def _differs(
+        self,
+        name: str,
+        value: object,
+        before: Mapping[str, Any],
+        entry: dict[str, Any],
+        secrets: Mapping[str, bytes],
+        deadline: float,
+    ) -> bool:
+        """Whether the variable is another than in the last record. One whose pickle is never twice the same, as with a
+        clock in it, is another when it is another object."""
+        same_object, self.objects[name] = self.objects.get(name) == id(value), id(value)
+        if "digest" not in entry or not before:
+            return True
+        if before.get("digest") == entry["digest"]:
+            return False
+        if before.get("restless") or self._look(name, value, secrets, deadline)[0].get("digest") != entry["digest"]:
+            entry["restless"] = True
+            return not same_object
+        return True
 
     def _look(
         self, name: str, value: object, secrets: Mapping[str, bytes], deadline: float
@@ -360,7 +392,7 @@ class Keeper:
     def _read(self, group: Mapping[str, Any]) -> dict[str, Any]:
         buffers = [bytearray((self.directory / name).read_bytes()) for name in group["buffers"]]
         with (self.directory / group["file"]).open("rb") as stream:
-            found: dict[str, Any] = pickle.Unpickler(stream, buffers=buffers).load()
+            found: dict[str, Any] = _Unpickler(stream, buffers=buffers).load()
         return found
 
     def _tidy(self) -> None:

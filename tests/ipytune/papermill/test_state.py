@@ -235,3 +235,25 @@ def test_a_large_array_is_held_once_for_all_who_have_it(kernels: Kernels) -> Non
     kernels.again()
     assert kernels.names["b"][0] is kernels.names["a"] and kernels.names["c"] is not kernels.names["a"]
     assert isinstance(kernels.names["a"], numpy.ndarray)
+
+
+def test_an_object_that_holds_the_notebooks_variables_holds_them_again(kernels: Kernels) -> None:
+    kernels.run(
+        0, "class Lesson:\n    def __init__(self, names): self.names = names\nlesson = Lesson(globals()); x = 1"
+    )
+    assert kernels.left == {}
+    kernels.again()
+    kernels.names["x"] = 2
+    assert kernels.names["lesson"].names["x"] == 2
+
+
+def test_a_clock_inside_is_no_change(kernels: Kernels) -> None:
+    clock = (
+        "import time\nclass Clock:\n    def __init__(self): self.began = time.monotonic()\n"
+        "    def __getstate__(self): return {'began': time.monotonic() - self.began}\nclock = Clock()"
+    )
+    kernels.run(0, clock)
+    assert kernels.run(1, "x = 1")["names"]["clock"]["changed"] == [0]
+    kernels.again()
+    assert kernels.run(2, "x = 2")["names"]["clock"]["changed"] == [0]
+    assert kernels.run(3, "clock = Clock()")["names"]["clock"]["changed"] == [0, 3]
