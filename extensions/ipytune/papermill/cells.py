@@ -133,11 +133,12 @@ class Cells(PapermillNotebookClient):
     def ask(self, code: str, expression: str) -> str | None:
         assert self.kc is not None
         message = self.kc.execute(code, silent=True, store_history=False, user_expressions={"answer": expression})
-        limit, self.timeout = self.timeout, None  # that of cells
+        limit = self.trait_values()["timeout"]
+        self.set_trait("timeout", None)  # it is one of cells
         try:
             reply = self.wait_for_reply(message)
         finally:
-            self.timeout = limit
+            self.set_trait("timeout", limit)
         answer = ((reply or {}).get("content", {}).get("user_expressions") or {}).get("answer", {})
         found: str | None = answer.get("data", {}).get("text/plain")
         return found

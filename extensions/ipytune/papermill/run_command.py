@@ -23,8 +23,9 @@ from papermill.exceptions import PapermillException, PapermillExecutionError
 
 from ipytune.batch import parameters as declared_parameters
 from ipytune.batch.parameters import ParameterError
+from ipytune.papermill.errors import SettingsError
 from ipytune.papermill.resume import PLACE, CannotResume
-from ipytune.papermill.settings import hub_is_named
+from ipytune.papermill.settings import gather, hub_is_named
 
 DEAD = 138
 
@@ -58,6 +59,8 @@ def run(request: Request, again: Sequence[str]) -> int:
         parameters, place = _parameters(request, engine)
         _check_paths(request, engine)
         settings = place if engine == "hub" else {}
+        if engine == "hub":
+            gather(settings, {}, os.environ)  # before an output that is there is overwritten
         papermill.execute_notebook(
             _plain(request.notebook),
             _plain(request.output),
@@ -82,7 +85,7 @@ def run(request: Request, again: Sequence[str]) -> int:
     except SystemExit as error:
         _tell("Asked to end, as a scheduler does before the walltime is over. What was finished is saved.")
         return _go_on(again, error.code if isinstance(error.code, int) else 1)
-    except (BadRequest, CannotResume, ParameterError) as error:
+    except (BadRequest, CannotResume, ParameterError, SettingsError) as error:
         _tell(str(error))
         return 1
     except PapermillException as error:

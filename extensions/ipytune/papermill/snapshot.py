@@ -86,7 +86,8 @@ class _Pickler(cloudpickle.Pickler):
         if kind is types.CellType:
             return _new_cell, ()
         if kind is type and obj.__module__ == "__main__":
-            copyreg._slotnames(obj)  # pickling the first instance writes it into the class, which then looks changed
+            # pickling the first instance writes this into the class, which then looks changed
+            copyreg._slotnames(obj)  # type: ignore[attr-defined]
         torch = sys.modules.get("torch")
         if torch is not None and kind is torch.storage.TypedStorage:
             plain = obj._untyped_storage
@@ -184,6 +185,13 @@ class _Sink(io.RawIOBase):
         self._hash, self._secrets, self._largest, self._deadline = hashlib.blake2b(), secrets, largest, deadline
         self._tail = b""
         self.size = 0
+        self.buffers: dict[str, int] = {}
+
+    def buffer(self, digest: str, size: int) -> None:
+        """A large array, of which the digest stands for the content."""
+        self.buffers[digest] = size
+        self.size += size
+        self.write(digest.encode())
 
     def write(self, data: Any) -> int:
         view = memoryview(data).cast("B")
@@ -216,9 +224,17 @@ class Keeper:
         self.groups: list[dict[str, Any]] = []
         self.moments = {-1: _moment()}  # after which code cell
         self.objects: dict[str, int] = {}  # ids of the variables' values at the last save
+        # of large arrays by address and size, within one save; with what keeps the address from being used again
+        self.digests: dict[tuple[int, int], tuple[str, pickle.PickleBuffer]] = {}
 
     def save(self, cell: int) -> dict[str, Any]:
         """After the code cell of this number. Returns the record."""
+        try:
+            return self._save(cell)
+        finally:
+            self.digests = {}
+
+    def _save(self, cell: int) -> dict[str, Any]:
         deadline = time.monotonic() + self.seconds
         values = self._variables()
         self.moments[cell] = _moment()
@@ -226,12 +242,15 @@ class Keeper:
         secrets = _secrets(values)
         entries: dict[str, dict[str, Any]] = {}
         shared: dict[str, dict[int, Any] | None] = {}
-        total = 0
+        total, counted = 0, set[str]()
         for name, value in values.items():
             entry, objects = self._look(name, value, secrets, deadline)
-            total += entry.get("size", 0)
-            if "left" not in entry and total > self.altogether:
-                total -= entry["size"]
+            buffers = entry.pop("buffers", {})
+            new = entry.get("size", 0) - sum(size for digest, size in buffers.items() if digest in counted)
+            if "left" not in entry and total + new <= self.altogether:
+                total += new
+                counted.update(buffers)
+            elif "left" not in entry:
                 entry = {"left": f"all variables together are larger than {_size(self.altogether)}", "handle": False}
             before = self.known.get(name, {})
             changed = list(before.get("changed", []))
@@ -343,7 +362,7 @@ class Keeper:
             if _is_secret(name, value):
                 raise Secret("its name says that it is secret")
             sink = _Sink(secrets, self.largest, deadline)
-            pickler = _Pickler(sink, _namespace(), lambda buffer: _feed(sink, buffer))
+            pickler = _Pickler(sink, _namespace(), lambda buffer: self._feed(sink, buffer))
             pickler.dump(value)
         except Exception as error:  # whatever __reduce__ may raise
             plain = isinstance(error, (TooMuch, Secret))
@@ -352,10 +371,28 @@ class Keeper:
                 reason = reason.replace(secret.decode(errors="replace"), shown)
             return {"left": reason[:200], "handle": isinstance(value, _HANDLES)}, {}
         memo = pickler.memo.copy()
-        entry = {"digest": sink.digest(), "size": sink.size}
+        entry = {"digest": sink.digest(), "size": sink.size, "buffers": sink.buffers}
         if len(memo) > SHARE_LIMIT:
             return entry, None
         return entry, {key: held[1] for key, held in memo.items() if not _single(held[1])}
+
+    def _feed(self, sink: _Sink, buffer: pickle.PickleBuffer) -> bool:
+        with buffer.raw() as raw:
+            if raw.nbytes < LARGE:
+                sink.write(raw)
+            else:
+                sink.buffer(self._digest(buffer, raw), raw.nbytes)
+        return False
+
+    def _digest(self, buffer: pickle.PickleBuffer, raw: memoryview) -> str:
+        """Read once in a save, however many variables hold the same array."""
+        numpy = sys.modules.get("numpy")
+        if numpy is None:
+            return hashlib.blake2b(raw).hexdigest()[:40]
+        where = numpy.frombuffer(raw, numpy.uint8).ctypes.data, raw.nbytes
+        if where not in self.digests:
+            self.digests[where] = hashlib.blake2b(raw).hexdigest()[:40], buffer
+        return self.digests[where][0]
 
     def _write(
         self, names: list[str], values: Mapping[str, Any], entries: dict[str, dict[str, Any]]
@@ -370,7 +407,7 @@ class Keeper:
             raw = buffer.raw()
             if raw.nbytes < LARGE:
                 return True
-            name = f"{hashlib.blake2b(raw).hexdigest()[:40]}.data"
+            name = f"{self._digest(buffer, raw)}.data"
             if not (self.directory / name).exists():
                 _write(self.directory / name, raw)
             buffers.append(name)
@@ -403,13 +440,8 @@ class Keeper:
                 file.unlink()
 
 
+_keeper: Keeper
 _SET_BY_LIBRARIES = {"COLUMNS", "LINES", "KMP_INIT_AT_FORK", "KMP_DUPLICATE_LIB_OK", "TORCHINDUCTOR_CACHE_DIR"}
-
-
-def _feed(sink: _Sink, buffer: pickle.PickleBuffer) -> bool:
-    with buffer.raw() as raw:
-        sink.write(raw)
-    return False
 
 
 def _single(value: object) -> bool:

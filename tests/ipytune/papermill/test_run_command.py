@@ -25,6 +25,7 @@ def called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     calls: list[Any] = []
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("OBERALP_HUB", raising=False)
+    monkeypatch.setenv("OBERALP_TOKEN", "token-of-a-test")
     monkeypatch.setattr(papermill, "execute_notebook", lambda *paths, **settings: calls.append((paths, settings)))
     notebooks.write(
         tmp_path / "in.ipynb", "STEPS = 3\nRATE = 0.1\nNAME = 'a'\nRANKS = [8]\nLIMIT = None", "print(STEPS)"
@@ -82,6 +83,11 @@ def test_a_hub_is_used_when_one_is_named(called: list[Any], monkeypatch: pytest.
         (["in.ipynb", "nowhere/out.ipynb"], "There is no directory nowhere"),
         (["in.ipynb", "--cwd", "nowhere"], "--cwd nowhere is no directory"),
         (["in.ipynb", "--engine", "other"], "hub or resumable is expected"),
+        (["in.ipynb", "--engine", "hub"], "No hub is named"),
+        (
+            ["in.ipynb", "--hub", "https://hub.example.org", "--token-file", "missing"],
+            "token file missing cannot be read",
+        ),
     ],
 )
 def test_what_cannot_work_is_said_before_anything_starts(

@@ -206,6 +206,13 @@ def test_limits_leave_out_what_is_over_them(kernels: Kernels) -> None:
     assert kernels.left["large"] == "it is larger than 0.001 MB"
 
 
+def test_what_several_variables_hold_counts_once(kernels: Kernels) -> None:
+    kernels.limits = {"largest": 10**6, "altogether": 1_500_000, "seconds": 60}
+    kernels.begin()
+    kernels.run(0, "import numpy\na = numpy.ones(100_000); b = [a]; c = {'a': a}")
+    assert kernels.left == {}
+
+
 def test_only_its_owner_can_read_it(kernels: Kernels) -> None:
     kernels.run(0, "import numpy\nbig = numpy.zeros(100_000)")
     assert stat.S_IMODE(kernels.directory.stat().st_mode) == 0o700
