@@ -18,8 +18,10 @@ from typing import Any
 
 import nbformat
 import papermill
+from jupyter_client.kernelspec import NoSuchKernel
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillException, PapermillExecutionError
+from papermill.utils import nb_kernel_name, nb_language
 
 from ipytune.batch import parameters as declared_parameters
 from ipytune.batch.parameters import ParameterError
@@ -88,6 +90,12 @@ def run(request: Request, again: Sequence[str]) -> int:
     except (BadRequest, CannotResume, ParameterError, SettingsError) as error:
         _tell(str(error))
         return 1
+    except NoSuchKernel as error:
+        _tell(f"The notebook wants the kernel {error.name!r}, which is not installed here: jupyter kernelspec list.")
+        return 1
+    except (OSError, RuntimeError) as error:  # a full disk, a kernel that does not start
+        _tell(str(error))
+        return _go_on(again, 1)
     except PapermillException as error:
         _tell(str(error))
         return _go_on(again, 1) if request.output.exists() else 1
@@ -143,6 +151,11 @@ def _notebook(path: Path) -> nbformat.NotebookNode:
     except Exception as error:  # nbformat raises its own, json's and jsonschema's
         why = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise BadRequest(f"{path} is no notebook: {why[:200]}") from None
+    try:
+        nb_kernel_name(notebook)
+        nb_language(notebook)
+    except ValueError:
+        raise BadRequest(f"{path} does not name its kernel: open it in JupyterLab, choose one and save it.") from None
     return notebook
 
 

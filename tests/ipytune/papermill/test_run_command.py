@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import papermill
 import pytest
 from nbclient.exceptions import DeadKernelError
@@ -72,6 +73,7 @@ def test_a_hub_is_used_when_one_is_named(called: list[Any], monkeypatch: pytest.
     [
         (["missing.ipynb"], "There is no notebook missing.ipynb."),
         (["text.ipynb"], "text.ipynb is no notebook"),
+        (["bare.ipynb"], "bare.ipynb does not name its kernel"),
         (["in.ipynb", "-p", "STEP", "4"], "Did you mean STEPS?"),
         (["in.ipynb", "-p", "STEPS", "many"], "STEPS is 'many': a whole number is expected"),
         (["in.ipynb", "-y", "RANKS: 8"], "RANKS is 8: a list is expected"),
@@ -94,6 +96,7 @@ def test_what_cannot_work_is_said_before_anything_starts(
     words: list[str], said: str, called: list[Any], tmp_path: Path
 ) -> None:
     (tmp_path / "text.ipynb").write_text("no notebook")
+    nbformat.write(nbformat.v4.new_notebook(), tmp_path / "bare.ipynb")
     code, shown = run(*words)
     assert code == 1 and said in " ".join(shown.split())
     assert "Traceback" not in shown and not called
@@ -106,6 +109,7 @@ def test_what_cannot_work_is_said_before_anything_starts(
         (DeadKernelError("Kernel died"), 138, "The kernel died"),
         (Terminated(15), 143, "Asked to end"),
         (KeyboardInterrupt(), 130, "Interrupted"),
+        (OSError(28, "No space left on device"), 1, "No space left on device"),
         (StartFailed("The session did not start.", "The queue is closed.", "Ask."), 1, "The queue is closed. Ask."),
     ],
 )
