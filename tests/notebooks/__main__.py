@@ -11,6 +11,7 @@ import datetime
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -47,23 +48,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     out = Path(options.out or tempfile.mkdtemp(prefix="notebooks-")).absolute()
     out.mkdir(parents=True, exist_ok=True)
-    runs = Path(tempfile.mkdtemp(prefix="runs-", dir=out))
     began = time.monotonic()
-    outcomes, expected = look(chosen, [path.stem for path in paths], options.profile)
+    try:
+        outcomes, expected = look(chosen, [path.stem for path in paths], options.profile)
+    except ValueError as error:
+        print(error)
+        return 2
+    for outcome in outcomes.values():
+        _say(outcome, console)
     executed: dict[str, Path] = {}
-    for attempt in range(1 + options.again):
-        to_run = [
-            path for path in chosen if path.stem in expected and (not attempt or outcomes[path.stem].state == "failed")
-        ]
-        if to_run:
-            prepare_model()
-        for run in run_all(to_run, expected, options.profile, runs / str(attempt), console):
-            outcome = outcome_of(run, options.profile, expected[run.name])
-            outcome.unsteady = bool(attempt) and outcome.state == "passed"
-            outcomes[run.name] = outcome
-            executed[run.name] = _keep(run, out)
-            _say(outcome, console)
-    shutil.rmtree(runs, ignore_errors=True)
+    to_run = [path for path in chosen if path.stem in expected]
+    if to_run:
+        prepare_model()
+    with tempfile.TemporaryDirectory(prefix="runs-", dir=out, ignore_cleanup_errors=True) as runs:
+        for attempt in range(1 + options.again):
+            for run in run_all(to_run, expected, options.profile, Path(runs, str(attempt)), console):
+                outcome = outcome_of(run, options.profile, expected[run.name])
+                if attempt:
+                    outcome.unsteady = outcome.state == "passed"
+                    outcome.notes += [f"first: {finding}" for finding in outcomes[run.name].findings]
+                outcomes[run.name] = outcome
+                executed[run.name] = _keep(run, out)
+                _say(outcome, console)
+            to_run = [path for path in to_run if outcomes[path.stem].state == "failed"]
     ordered = [outcomes[path.stem] for path in chosen]
     results = {
         "summary": summary(ordered),
@@ -148,7 +155,8 @@ def _keep(run: Run, out: Path) -> Path:
 
 
 def _say(outcome: Outcome, console: Console) -> None:
-    console.print(f"{outcome.state:<8}{outcome.notebook:<28}{outcome.seconds:>7.1f} s{outcome.memory_gb:>7.2f} GB")
+    used = "" if outcome.seconds is None else f"{outcome.seconds:>7.1f} s{outcome.memory_gb:>7.2f} GB"
+    console.print(f"{outcome.state:<8}{outcome.notebook:<32}{used}")
     for line in (*outcome.findings, *(f"note: {note}" for note in outcome.notes)):
         console.print(f"        {line}", markup=False)
 
@@ -164,4 +172,5 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the runs are ended first
     sys.exit(main())
