@@ -23,7 +23,7 @@ class _Pairs(TyperCommand):
         rest = iter(args)
         for word in rest:
             joined.append(word)
-            if word in ("-p", "--parameter"):
+            if word in ("-p", "--parameter", "-r", "--parameter-raw"):
                 name, value = next(rest, None), next(rest, None)
                 if name is None or value is None:
                     ctx.fail(f"{word}: NAME and VALUE are expected, as in {word} MAX_STEPS 60.")
@@ -39,6 +39,9 @@ def run(
     output: Annotated[Path | None, typer.Argument(help="The executed notebook. Default: IN.out.ipynb.")] = None,
     parameter: Annotated[
         list[str] | None, typer.Option("--parameter", "-p", metavar="NAME VALUE", help="One of its parameters.")
+    ] = None,
+    parameter_raw: Annotated[
+        list[str] | None, typer.Option("--parameter-raw", "-r", metavar="NAME VALUE", help="One that is a text.")
     ] = None,
     parameters_file: Annotated[
         list[Path] | None, typer.Option("--parameters-file", "-f", help="YAML or JSON with parameters.")
@@ -89,7 +92,8 @@ def run(
     request = Request(
         notebook=notebook,
         output=output or notebook.with_suffix(".out.ipynb"),
-        pairs=[(name, value) for name, _, value in (one.partition("=") for one in parameter or ())],
+        pairs=_split(parameter),
+        texts=_split(parameter_raw),
         files=parameters_file or (),
         yaml=parameters_yaml or (),
         engine=engine,
@@ -99,3 +103,7 @@ def run(
         place={name: value for name, value in place.items() if value},
     )
     raise typer.Exit(run_notebook(request, ["ipytune", *sys.argv[1:]]))
+
+
+def _split(pairs: list[str] | None) -> list[tuple[str, str]]:
+    return [(name, value) for name, _, value in (pair.partition("=") for pair in pairs or ())]

@@ -220,7 +220,7 @@ class Cells(PapermillNotebookClient):
         self._told = {name for name, what in known.items() if what.left}
         for _ in range(2):  # once more where a variable that was kept cannot be read
             what = resume.rebuild(sources, first, known, once)
-            failed = state.restore(what.stale)
+            failed = state.restore(what.stale, first)
             new = {name: why for name, why in failed.items() if name in known and known[name].left is None}
             if not new:
                 break

@@ -43,6 +43,7 @@ class Request:
     notebook: Path
     output: Path
     pairs: Sequence[tuple[str, str]] = ()
+    texts: Sequence[tuple[str, str]] = ()
     files: Sequence[Path] = ()
     yaml: Sequence[str] = ()
     engine: str | None = None
@@ -132,6 +133,7 @@ def _parameters(request: Request, engine: str) -> tuple[dict[str, Any], dict[str
     for name, value in request.pairs:
         own = name in defaults or name not in PLACE
         given[name] = declared_parameters.typed(value, defaults.get(name)) if own else value
+    given |= dict(request.texts)
     place = dict(request.place)
     for name in PLACE & set(given) - set(defaults):
         if engine != "hub":

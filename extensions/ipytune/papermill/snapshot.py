@@ -287,8 +287,9 @@ class Keeper:
         self._tidy()
         return record
 
-    def restore(self, record: Mapping[str, Any], without: Iterable[str]) -> dict[str, str]:
-        """Puts the variables back, but for those named. Returns {name: why it could not be read}."""
+    def restore(self, record: Mapping[str, Any], without: Iterable[str], first: int) -> dict[str, str]:
+        """Puts the variables back, but for those named, to go on with this code cell. What the record knows of cells
+        from there on is forgotten. Returns {name: why it could not be read}."""
         failed: dict[str, str] = {}
         namespace = _namespace()
         sys.path[:0] = [entry for entry in record["path"] if entry not in sys.path]
@@ -309,10 +310,15 @@ class Keeper:
                 else:
                     namespace[name] = value
                     self.objects[name] = id(value)
-        self.known = {name: entry for name, entry in record["names"].items() if name not in failed}
+        self.moments = {number: moment for number, moment in self.moments.items() if number < first}
+        self.known = {
+            name: {**entry, "changed": [number for number in entry["changed"] if number < first]}
+            for name, entry in record["names"].items()
+            if name not in failed
+        }
         self.groups = record["groups"]
         _shell().execution_count = record["count"]
-        self.before(record["cell"] + 1)
+        self.before(first)
         return failed
 
     def before(self, cell: int) -> None:
@@ -615,10 +621,10 @@ def look() -> str:
     return _answer(action)
 
 
-def restore(without: list[str]) -> str:
+def restore(without: list[str], first: int) -> str:
     def action() -> dict[str, Any]:
         record = json.loads((_keeper.directory / RECORD).read_text())
-        return {"failed": _keeper.restore(record, without)}
+        return {"failed": _keeper.restore(record, without, first)}
 
     return _answer(action)
 

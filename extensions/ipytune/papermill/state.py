@@ -91,9 +91,12 @@ class State:
         }
         return Record(answer["cell"], known, tuple(answer["secret_environ"]))
 
-    def restore(self, without: Collection[str]) -> dict[str, str]:
-        """Puts the variables back, but for those named. Returns those that could not be read, with the reason."""
-        return dict(self._ask("restore", sorted(without))["failed"])
+    def restore(self, without: Collection[str], first: int) -> dict[str, str]:
+        """Puts the variables back, but for those named, to go on with the code cell `first`.
+
+        Returns those that could not be read, with the reason. Raises StateUnavailable.
+        """
+        return dict(self._ask("restore", sorted(without), first)["failed"])
 
     def before(self, cell: int) -> None:
         """Working directory and random numbers as they were before this code cell."""

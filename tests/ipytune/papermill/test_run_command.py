@@ -42,7 +42,7 @@ def run(*words: str) -> tuple[int, str]:
 
 def test_parameters_are_typed_by_their_defaults(called: list[Any], tmp_path: Path) -> None:
     (tmp_path / "more.yaml").write_text("RATE: 1\nSTEPS: 5\n")
-    code, said = run("in.ipynb", "-f", "more.yaml", "-y", "RANKS: [1, 2]", "-p", "STEPS", "-7", "-p", "NAME", "007")
+    code, said = run("in.ipynb", "-f", "more.yaml", "-y", "RANKS: [1, 2]", "-p", "STEPS", "-7", "-r", "NAME", "007")
     assert code == 0, said
     (paths, settings) = called[0]
     assert paths == ("in.ipynb", "in.out.ipynb")

@@ -40,10 +40,10 @@ class Kernels:
         self.left = {name: entry["left"] for name, entry in record["names"].items() if "left" in entry}
         return record
 
-    def again(self, without: tuple[str, ...] = ()) -> dict[str, str]:
+    def again(self, without: tuple[str, ...] = (), first: int | None = None) -> dict[str, str]:
         self.begin()
         record = json.loads((self.directory / snapshot.RECORD).read_text())
-        failed: dict[str, str] = self.keeper.restore(record, without)
+        failed: dict[str, str] = self.keeper.restore(record, without, record["cell"] + 1 if first is None else first)
         return failed
 
 
@@ -264,3 +264,12 @@ def test_a_clock_inside_is_no_change(kernels: Kernels) -> None:
     kernels.again()
     assert kernels.run(2, "x = 2")["names"]["clock"]["changed"] == [0]
     assert kernels.run(3, "clock = Clock()")["names"]["clock"]["changed"] == [0, 3]
+
+
+def test_what_was_of_later_cells_is_forgotten(kernels: Kernels) -> None:
+    kernels.run(0, "x = 1; y = 1")
+    kernels.run(1, "x = 2")
+    kernels.again(without=("x",), first=1)
+    assert "x" not in kernels.names and kernels.names["y"] == 1
+    record = kernels.run(1, "z = 1; x = 3")
+    assert record["names"]["x"]["changed"] == [0, 1] and record["names"]["y"]["changed"] == [0]
