@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check -q
 
-.PHONY: run test notebooks lint bench lock screenshots clean
+.PHONY: run test notebooks docs lint bench lock screenshots clean
 
 run: .venv/run-ready  ## the hub on 127.0.0.1:8000 (OBERALP_SITE and OBERALP_PORT choose another site and port)
 	@$(PY) -m jupyterhub -f jupyterhub_config.py
@@ -13,6 +13,9 @@ test: .venv/test-ready  ## every test that this machine can run; lists what it c
 
 notebooks: .venv/test-ready  ## every notebook in smoke, unattended, judged: results and HTML pages in var/notebooks
 	$(PY) -m tests.notebooks --again 1 --out var/notebooks --gallery var/notebooks/gallery
+
+docs: .venv/test-ready  ## the documentation site in var/docs, warnings are errors
+	$(PY) -m sphinx -b html -c docs -q -W --keep-going . var/docs
 
 lint: .venv/test-ready  ## ruff and mypy
 	$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy

@@ -35,8 +35,10 @@ def chat(
     ] = None,
     key_file: Annotated[Path | None, typer.Option(help="For a URL: the file that holds the key.")] = None,
     system: Annotated[str | None, typer.Option(help="The system prompt.")] = None,
-    max_tokens: Annotated[int, typer.Option(min=1)] = 512,
-    temperature: Annotated[float | None, typer.Option(min=0, max=2)] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="The longest answer, in tokens.")] = 512,
+    temperature: Annotated[
+        float | None, typer.Option(min=0, max=2, help="0: always the likeliest token. The server's own when absent.")
+    ] = None,
     logprobs: Annotated[
         bool, typer.Option("--logprobs", help="The log-probability of each token, where the server has them.")
     ] = False,

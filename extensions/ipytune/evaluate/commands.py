@@ -71,8 +71,8 @@ def evaluate(
     completions: Annotated[bool, typer.Option("--completions", help="lm-eval tasks through /v1/completions.")] = False,
     concurrency: Annotated[int, typer.Option(min=1, help="Requests under way to each endpoint.")] = 16,
     repeats: Annotated[int, typer.Option(min=1, help="Answers to each question.")] = 1,
-    max_tokens: Annotated[int, typer.Option(min=1)] = 512,
-    temperature: Annotated[float, typer.Option(min=0, max=2)] = 0.0,
+    max_tokens: Annotated[int, typer.Option(min=1, help="The longest answer, in tokens.")] = 512,
+    temperature: Annotated[float, typer.Option(min=0, max=2, help="0: always the likeliest token.")] = 0.0,
     system: Annotated[str | None, typer.Option(help="The system prompt, for questions that bring none.")] = None,
     cache: Annotated[Path | None, typer.Option(help="A directory of answers that evaluations share.")] = None,
 ) -> None:
