@@ -244,7 +244,12 @@ class Keeper:
         shared: dict[str, dict[int, Any] | None] = {}
         total, counted = 0, set[str]()
         for name, value in values.items():
-            entry, objects = self._look(name, value, secrets, deadline)
+            before = self.known.get(name, {})
+            objects: dict[int, Any] | None = None
+            if before.get("over") and self.objects.get(name) == id(value):
+                entry = {key: before[key] for key in ("left", "handle", "over")}  # not copied from its GPU each time
+            else:
+                entry, objects = self._look(name, value, secrets, deadline)
             buffers = entry.pop("buffers", {})
             new = entry.get("size", 0) - sum(size for digest, size in buffers.items() if digest in counted)
             if "left" not in entry and total + new <= self.altogether:
@@ -252,7 +257,6 @@ class Keeper:
                 counted.update(buffers)
             elif "left" not in entry:
                 entry = {"left": f"all variables together are larger than {_size(self.altogether)}", "handle": False}
-            before = self.known.get(name, {})
             changed = list(before.get("changed", []))
             if self._differs(name, value, before, entry, secrets, deadline):
                 changed.append(cell)
@@ -375,7 +379,8 @@ class Keeper:
             reason = str(error) if plain else f"{type(error).__name__}: {error}"
             for shown, secret in secrets.items():
                 reason = reason.replace(secret.decode(errors="replace"), shown)
-            return {"left": reason[:200], "handle": isinstance(value, _HANDLES)}, {}
+            over = isinstance(error, TooMuch) and time.monotonic() < deadline
+            return {"left": reason[:200], "handle": isinstance(value, _HANDLES), "over": over}, {}
         memo = pickler.memo.copy()
         entry = {"digest": sink.digest(), "size": sink.size, "buffers": sink.buffers}
         if len(memo) > SHARE_LIMIT:
