@@ -53,7 +53,7 @@ class Known:
 
     changed: tuple[int, ...] = ()
     left: str | None = None  # the reason
-    handle: bool = False  # a lock, a thread: made again it is as good as it was, whatever was done with it since
+    handle: bool = False  # a lock, a process: made again it is as good as it was, whatever was done with it since
 
 
 @dataclass(frozen=True)
