@@ -26,7 +26,7 @@ suppress_warnings = ["myst.header"]  # a notebook's cells may begin a level deep
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_default_options = {"members": True, "exclude-members": "model_config"}
 
 html_theme = "furo"
 html_title = "Oberalp"

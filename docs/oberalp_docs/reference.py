@@ -15,9 +15,10 @@ import typer.main
 
 COMMANDS = "<!-- commands -->"
 _SPECIAL = re.compile(r"([\\*_|`:])")
-_CODE = re.compile(r"(``?)(.+?)\1", re.DOTALL)
+_CODE = re.compile(r"(``?)([^`]+)\1")
 _PROSE = re.compile(r"(?!\w{1,4}[.)]\s)[\w(`\"'“”]")  # how a line of prose begins; what else does is shown as it stands
-_ALIGNED = re.compile(r"\S {2,}\S|^\s{2,}\S|^[\w, ()]+: ", re.MULTILINE)
+_ALIGNED = re.compile(r"\S {2,}\S|^\s+\S", re.MULTILINE)
+_FIELD = re.compile(r"^[\w, *]+: ", re.MULTILINE)
 
 
 def as_rst(docstring: str) -> list[str]:
@@ -28,31 +29,35 @@ def as_rst(docstring: str) -> list[str]:
     """
     lines: list[str] = []
     for block in re.split(r"\n\s*\n", docstring.strip("\n")):
-        lines += [*_block(textwrap.dedent(block).rstrip()), ""]
+        lines += [*_block(block.rstrip()), ""]
     return lines
 
 
 def _block(block: str) -> list[str]:
-    first = block.splitlines()[0] if block else ""
-    if block.startswith(">>>") or first.startswith("- "):
-        return block.splitlines() if block.startswith(">>>") else _list(block)
+    if block.startswith(">>>"):
+        return block.splitlines()
+    if block.startswith("- ") and all(_PROSE.match(item) for item in _items(block)):
+        return [f"- {_inline(item)}" for item in _items(block)]
     if _ALIGNED.search(block) or not all(_PROSE.match(line) for line in block.splitlines()):
-        return [".. code-block:: text", "", *(f"   {line}" for line in block.splitlines())]
+        return [".. code-block:: text", "", *(f"   {line}" for line in textwrap.dedent(block).splitlines())]
+    if len(_FIELD.findall(block)) > 1:  # one a line: what each argument is
+        return [f"| {_inline(line)}" for line in block.splitlines()]
     return _inline(block).splitlines()
 
 
-def _list(block: str) -> list[str]:
-    items = re.split(r"^- ", block, flags=re.MULTILINE)[1:]
-    return [f"- {_inline(' '.join(item.split()))}" for item in items]
+def _items(block: str) -> list[str]:
+    return [" ".join(item.split()) for item in re.split(r"^- ", block, flags=re.MULTILINE)[1:]]
 
 
 def _inline(text: str) -> str:
     """Code stays code; whatever else reStructuredText would take for markup is text."""
     pieces, end = [], 0
     for code in _CODE.finditer(text):
-        pieces += [_SPECIAL.sub(r"\\\1", text[end : code.start()]), f"``{code[2].strip()}``"]
-        after = text[code.end() : code.end() + 1]
-        pieces.append("\\ " if after and (after.isalnum() or after == "_") else "")
+        if not (inner := code[2].strip()):
+            continue
+        before, after = text[end : code.start()], text[code.end() : code.end() + 1]
+        pieces += [_SPECIAL.sub(r"\\\1", before), "\\ " if before.strip() and not before[-1].isspace() else ""]
+        pieces += [f"``{inner}``", "\\ " if after and not after.isspace() else ""]
         end = code.end()
     return "".join([*pieces, _SPECIAL.sub(r"\\\1", text[end:])])
 

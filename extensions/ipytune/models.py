@@ -98,11 +98,11 @@ def _without_bars() -> Iterator[None]:
 
     shown, own = logging.is_progress_bar_enabled(), getattr(reader, "tqdm", None)
     logging.disable_progress_bar()
-    reader.tqdm = logging.tqdm  # type: ignore[attr-defined]  # the reader of GGUF files has a bar that knows no switch
+    reader.tqdm = logging.tqdm  # the reader of GGUF files has a bar that knows no switch
     try:
         yield
     finally:
-        reader.tqdm = own  # type: ignore[attr-defined]
+        reader.tqdm = own
         if shown:
             logging.enable_progress_bar()
 
