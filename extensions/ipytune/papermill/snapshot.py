@@ -50,7 +50,6 @@ _HANDLES = (
     type(threading.RLock()),
     threading.Condition,
     threading.Semaphore,
-    threading.Thread,
     Executor,
     Popen,
 )
