@@ -101,7 +101,7 @@ def test_a_signal_ends_the_session_and_keeps_the_output(
     tmp_path: Path, user: User, sig: signal.Signals, status: int
 ) -> None:
     run = PapermillRun(tmp_path, user, ["print('first')", WAITING, "3"], "--autosave-cell-every", "1")
-    assert wait_for(lambda: "completed" in run.statuses, 90, 0.1), run.log
+    run.until_printed("cell begins")
     run.process.send_signal(sig)
     assert run.finish() == status, run.log
     assert run.statuses == ["completed", "failed", "pending"] and "first" in run.printed
@@ -169,8 +169,8 @@ def test_a_hub_that_is_killed_and_started_again_costs_nothing(tmp_path: Path, hu
 
 
 def test_a_session_that_is_stopped_by_another_ends_the_run_with_what_finished(tmp_path: Path, user: User) -> None:
-    run = PapermillRun(tmp_path, user, ["print('first')", WAITING, "3"])
-    assert wait_for(lambda: "completed" in run.statuses, 90, 0.1), run.log
+    run = PapermillRun(tmp_path, user, ["print('first')", WAITING, "3"], "--autosave-cell-every", "1")
+    run.until_printed("cell begins")
     (session,) = run.sessions()
     user.stop(session)
     assert run.finish() == 1, run.log
