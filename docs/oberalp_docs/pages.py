@@ -7,9 +7,11 @@ an error of the build.
 
 from __future__ import annotations
 
+import json
 import posixpath
 import re
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 _ENTRY = re.compile(r"^- (?:\[)?(?P<title>[A-Z][\w ]*)", re.MULTILINE)
@@ -63,6 +65,25 @@ def _ending(document: str) -> str:
     return ".ipynb" if document.startswith("notebooks/") else ".md"
 
 
+def executed(name: str, root: Path) -> Path | None:
+    """The notebook of that name as the runner left it, if that was made from what lies in the repository now."""
+    original, made = root / f"{name}.ipynb", root / "var" / f"{name}.ipynb"
+    if not made.is_file():
+        return None
+    cells = [json.loads(path.read_text(encoding="utf-8"))["cells"] for path in (original, made)]
+    written, run = ([cell["source"] for cell in some if not _injected(cell)] for some in cells)
+    return made if written == run else None
+
+
+def _injected(cell: dict[str, Any]) -> bool:
+    return "injected-parameters" in cell["metadata"].get("tags", [])
+
+
+def _show_executed(app: Any, name: str, source: list[str]) -> None:
+    if name.startswith("notebooks/") and (made := executed(name, Path(app.srcdir))) is not None:
+        source[0] = made.read_text(encoding="utf-8")
+
+
 def _add_contents(app: Any, name: str, source: list[str]) -> None:
     if name == app.config.root_doc:
         source[0] += "\n" + contents(source[0], posixpath.dirname(name), app.env.found_docs)
@@ -71,5 +92,6 @@ def _add_contents(app: Any, name: str, source: list[str]) -> None:
 
 
 def setup(app: Any) -> dict[str, bool]:
+    app.connect("source-read", _show_executed)
     app.connect("source-read", _add_contents)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

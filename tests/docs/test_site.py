@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "docs"))
 
-from oberalp_docs.pages import contents, documents, parts, without_folders  # noqa: E402
+from oberalp_docs.pages import contents, documents, executed, parts, without_folders  # noqa: E402
 from oberalp_docs.reference import as_rst  # noqa: E402
 
 README = (ROOT / "docs/README.md").read_text(encoding="utf-8")
@@ -63,6 +64,23 @@ def test_contents_follow_the_lists() -> None:
         ("", "docs/decisions/0001-a"),
         ("", "docs/decisions/0002-b"),
     ]
+
+
+def test_a_notebook_is_shown_executed_if_that_run_was_of_what_lies_here(tmp_path: Path) -> None:
+    def write(folder: str, *sources: str) -> Path:
+        tags = {"injected": ["injected-parameters"]}
+        cells = [{"source": source, "metadata": {"tags": tags.get(source, [])}} for source in sources]
+        path = tmp_path / folder / "01-a.ipynb"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"cells": cells}))
+        return path
+
+    write("notebooks", "a", "b")
+    assert executed("notebooks/01-a", tmp_path) is None
+    made = write("var/notebooks", "a", "injected", "b")
+    assert executed("notebooks/01-a", tmp_path) == made
+    write("notebooks", "a", "b changed")
+    assert executed("notebooks/01-a", tmp_path) is None
 
 
 def test_a_link_to_a_folder_leads_to_its_first_page() -> None:
