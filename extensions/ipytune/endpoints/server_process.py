@@ -3,6 +3,7 @@
 What it adds to `transformers serve`:
 - every request but /health must carry the key in DIRECTORY/key;
 - it binds its port itself and writes it to DIRECTORY/port, so a free port (0) is found without a race;
+- a temperature above 0 draws, also for models whose own settings do not say so;
 - adapters are added and taken away while it runs, by the routes that vLLM has for it, and it lists exactly what it
   serves, each adapter with its base: what speaks to the one engine speaks to the other.
 
@@ -12,6 +13,7 @@ DIRECTORY/base.json names the base: {"name": as requests call it, "path": its di
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import os
 import socket
@@ -24,6 +26,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from transformers.cli.serve import Serve
+from transformers.cli.serving.utils import BaseHandler
 
 from ipytune.endpoints.engines.inside.ipytune_require_key import App, RequireKey
 from ipytune.endpoints.layout import Served, add, remove, served_name
@@ -88,10 +91,25 @@ class Models:
             loaded.delete_model()
 
 
+def _draws_when_asked(build: Any) -> Any:
+    """transformers 5.23 takes a temperature from a request, and ignores it unless the model's settings say
+    `do_sample`, which those of many small models do not."""
+
+    @functools.wraps(build)
+    def built(self: Any, body: dict[str, Any], *settings: Any, **named: Any) -> Any:
+        made = build(self, body, *settings, **named)
+        if body.get("temperature"):
+            made.do_sample = True
+        return made
+
+    return built
+
+
 class ChildServe(Serve):
     """transformers' server with our socket, key and routes; runs in the foreground until it is told to end."""
 
     def __init__(self, bound: socket.socket, directory: Path, **settings: Any) -> None:
+        BaseHandler._build_generation_config = _draws_when_asked(BaseHandler._build_generation_config)  # type: ignore[method-assign]
         self._bound = bound
         self._directory = directory
         # The base class either serves at once, or hands over to start_server(), which is where we come in.

@@ -75,6 +75,12 @@ def answer(endpoint: Any) -> str:
     return chat(endpoint, "one nodes two", max_tokens=12, temperature=0).text
 
 
+def test_a_temperature_draws_though_the_model_s_settings_do_not_say_so(server: Server) -> None:
+    drawn = {chat(server.base, "one nodes two", max_tokens=12, temperature=1.5, seed=seed).text for seed in range(4)}
+    assert len(drawn) > 1
+    assert answer(server.base) == answer(server.base)
+
+
 def test_it_answers_with_the_servers_own_token_count(server: Server) -> None:
     given = chat(server.base, "one nodes two", max_tokens=5, temperature=0)
     assert given.metrics.output_tokens <= 5 and not given.metrics.estimated
