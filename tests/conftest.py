@@ -10,11 +10,11 @@ import re
 import pytest
 
 from tests.browser.fixtures import chromium_path
-from tests.clusters.fixtures import kubernetes_cluster, slurm_cluster
+from tests.clusters.fixtures import kubernetes_cluster, shared_claim, slurm_cluster
 from tests.hub.fixtures import hub
 from tests.ipytune.endpoints.fixtures import vllm_python
 
-__all__ = ["chromium_path", "hub", "kubernetes_cluster", "slurm_cluster", "vllm_python"]
+__all__ = ["chromium_path", "hub", "kubernetes_cluster", "shared_claim", "slurm_cluster", "vllm_python"]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -7,33 +7,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperCommand
+
+from ipytune.cli_pairs import Pairs
 
 app = typer.Typer()
 
 
-class _Pairs(TyperCommand):
-    """Takes `-p NAME VALUE`, as papermill does: two words, for which typer has no list."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        joined: list[str] = []
-        rest = iter(args)
-        for word in rest:
-            joined.append(word)
-            if word in ("-p", "--parameter", "-r", "--parameter-raw"):
-                name, value = next(rest, None), next(rest, None)
-                if name is None or value is None:
-                    ctx.fail(f"{word}: NAME and VALUE are expected, as in {word} MAX_STEPS 60.")
-                joined.append(f"{name}={value}")
-            elif word == "--":
-                break
-        return super().parse_args(ctx, [*joined, *rest])
-
-
-@app.command(cls=_Pairs)
+@app.command(cls=Pairs)
 def run(
     notebook: Annotated[Path, typer.Argument(help="The notebook. It is not changed.")],
     output: Annotated[Path | None, typer.Argument(help="The executed notebook. Default: IN.out.ipynb.")] = None,

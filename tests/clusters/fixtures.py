@@ -12,7 +12,9 @@ from tests.clusters.kubernetes import KubernetesCluster, KubernetesUnavailable
 from tests.clusters.requirement import unavailable
 from tests.clusters.slurm import ClusterError, SlurmCluster, SlurmSpec
 
-__all__ = ["kubernetes_cluster", "private_cluster", "slurm_cluster"]
+__all__ = ["CLAIM", "kubernetes_cluster", "private_cluster", "shared_claim", "slurm_cluster"]
+
+CLAIM = "runs"
 
 SLURM_REMEDY = (
     "as root, apt-get install slurmctld slurmd slurm-client munge "
@@ -62,3 +64,23 @@ def kubernetes_cluster() -> Iterator[KubernetesCluster]:
         unavailable("kubernetes", str(error), KUBERNETES_REMEDY)
     with cluster:
         yield cluster
+
+
+@pytest.fixture
+def shared_claim(kubernetes_cluster: KubernetesCluster, tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """A folder of this machine, and the namespace in which the claim CLAIM is that folder."""
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    with kubernetes_cluster.namespace() as namespace:
+        volume = f"{namespace}-{CLAIM}"
+        claim = {"storageClassName": "", "accessModes": ["ReadWriteMany"]}
+        spec = {**claim, "capacity": {"storage": "1Gi"}, "hostPath": {"path": str(folder)}}
+        body = {"metadata": {"name": volume}, "spec": spec}
+        kubernetes_cluster.request("POST", "/api/v1/persistentvolumes", json=body)
+        try:
+            spec = {**claim, "volumeName": volume, "resources": {"requests": {"storage": "1Gi"}}}
+            path = f"/api/v1/namespaces/{namespace}/persistentvolumeclaims"
+            kubernetes_cluster.request("POST", path, json={"metadata": {"name": CLAIM}, "spec": spec})
+            yield folder, namespace
+        finally:
+            kubernetes_cluster.request("DELETE", f"/api/v1/persistentvolumes/{volume}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,38 +10,13 @@ import pytest
 from ipytune.lora.config import LoraSettings, RunConfig
 from ipytune.runs import Phase, Run
 from ipytune.runs.launch import KubernetesJob, KubernetesSettings
+from tests.clusters.fixtures import CLAIM
 from tests.clusters.kubernetes import KubernetesCluster
 from tests.clusters.requirement import unavailable
 from tests.images.test_images import tag
 from tests.ipytune.lora import tiny
 
 pytestmark = [pytest.mark.images, pytest.mark.kubernetes]
-CLAIM = "runs"
-
-
-@pytest.fixture
-def shared(kubernetes_cluster: KubernetesCluster, tmp_path: Path) -> Iterator[tuple[Path, str]]:
-    """A folder of this machine, and the namespace in which the claim `runs` is that folder."""
-    folder = tmp_path / "shared"
-    folder.mkdir()
-    with kubernetes_cluster.namespace() as namespace:
-        volume = f"{namespace}-runs"
-        claim = {"storageClassName": "", "accessModes": ["ReadWriteMany"]}
-        body = {
-            "metadata": {"name": volume},
-            "spec": {**claim, "capacity": {"storage": "1Gi"}, "hostPath": {"path": str(folder)}},
-        }
-        kubernetes_cluster.request("POST", "/api/v1/persistentvolumes", json=body)
-        try:
-            spec = {**claim, "volumeName": volume, "resources": {"requests": {"storage": "1Gi"}}}
-            kubernetes_cluster.request(
-                "POST",
-                f"/api/v1/namespaces/{namespace}/persistentvolumeclaims",
-                json={"metadata": {"name": CLAIM}, "spec": spec},
-            )
-            yield folder, namespace
-        finally:
-            kubernetes_cluster.request("DELETE", f"/api/v1/persistentvolumes/{volume}")
 
 
 def open_to_all(folder: Path) -> None:
@@ -53,12 +27,12 @@ def open_to_all(folder: Path) -> None:
 
 
 def test_a_job_trains_to_its_adapter(
-    kubernetes_cluster: KubernetesCluster, shared: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+    kubernetes_cluster: KubernetesCluster, shared_claim: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image = tag("singleuser")
     if not kubernetes_cluster.has_image(image):
         unavailable("images", f"the cluster has no {image}", "podman save it and load the archive into the cluster")
-    folder, namespace = shared
+    folder, namespace = shared_claim
     monkeypatch.setenv("KUBECONFIG", str(kubernetes_cluster.kubeconfig))
     config = RunConfig(
         model=str(tiny.save(folder / "model")),

@@ -14,7 +14,6 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
-from typer.core import TyperCommand
 
 from ipytune import cli_launch
 from ipytune.batch import results as tables
@@ -27,6 +26,7 @@ from ipytune.batch.submit import new_batch, read_notebook
 from ipytune.batch.submit import resume as resume_batch
 from ipytune.batch.submit import submit as submit_batch
 from ipytune.cli_launch import Where
+from ipytune.cli_pairs import Pairs
 from ipytune.runs import words
 from ipytune.runs.launch.base import LaunchError
 
@@ -35,28 +35,10 @@ app = typer.Typer()
 console = Console()
 
 
-class _Pairs(TyperCommand):
-    """Takes `-p NAME VALUE`, as papermill does: two words, which typer has no type for."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        joined: list[str] = []
-        rest = iter(args)
-        for word in rest:
-            joined.append(word)
-            if word == "--":
-                break
-            if word in {"-p", "--parameter"}:
-                pair = [next(rest, None), next(rest, None)]
-                if pair[1] is None:
-                    ctx.fail(f"{word}: NAME and VALUE are expected, as in {word} RANK 8.")
-                joined.append(f"{pair[0]}={pair[1]}")
-        return super().parse_args(ctx, [*joined, *rest])
-
-
 DirArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Directory of the batch.")]
 
 
-@app.command(cls=_Pairs)
+@app.command(cls=Pairs)
 def submit(
     notebook: Annotated[Path | None, typer.Argument(help="The notebook. Not with --resume.")] = None,
     parameter: Annotated[

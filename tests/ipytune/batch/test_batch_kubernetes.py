@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -130,26 +130,6 @@ class HostClient(Client):
         super().create(body)
 
 
-@pytest.fixture
-def shared(kubernetes_cluster: KubernetesCluster, tmp_path: Path) -> Iterator[tuple[Path, str]]:
-    """A folder of this machine, and the namespace in which the claim `runs` is that folder."""
-    folder = tmp_path / "shared"
-    folder.mkdir()
-    with kubernetes_cluster.namespace() as namespace:
-        volume = f"{namespace}-runs"
-        claim = {"storageClassName": "", "accessModes": ["ReadWriteMany"]}
-        spec = {**claim, "capacity": {"storage": "1Gi"}, "hostPath": {"path": str(folder)}}
-        body = {"metadata": {"name": volume}, "spec": spec}
-        kubernetes_cluster.request("POST", "/api/v1/persistentvolumes", json=body)
-        try:
-            spec = {**claim, "volumeName": volume, "resources": {"requests": {"storage": "1Gi"}}}
-            path = f"/api/v1/namespaces/{namespace}/persistentvolumeclaims"
-            kubernetes_cluster.request("POST", path, json={"metadata": {"name": "runs"}, "spec": spec})
-            yield folder, namespace
-        finally:
-            kubernetes_cluster.request("DELETE", f"/api/v1/persistentvolumes/{volume}")
-
-
 def follow(overview: Overview, condition: Callable[[list[Row]], bool], directory: BatchDirectory) -> list[Row]:
     deadline = time.monotonic() + LIMIT
     while not condition(rows := overview.rows(interval=2.0)):
@@ -160,9 +140,9 @@ def follow(overview: Overview, condition: Callable[[list[Row]], bool], directory
 
 @pytest.mark.kubernetes
 def test_sets_run_in_pods_are_cancelled_and_resumed(
-    kubernetes_cluster: KubernetesCluster, shared: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+    kubernetes_cluster: KubernetesCluster, shared_claim: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, namespace = shared
+    folder, namespace = shared_claim
     monkeypatch.setenv("KUBECONFIG", str(kubernetes_cluster.kubeconfig))
     directory = BatchDirectory(folder / "batch")
     batch, content, names = batch_of(
