@@ -1,6 +1,7 @@
 """A run of papermill with the engine `hub`, as a process of its own, as at night."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,8 @@ class PapermillRun:
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=self._log,
+            # as from a terminal: whoever runs the tests in the background has it ignored, and this would inherit it
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     @property
