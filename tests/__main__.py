@@ -1,7 +1,8 @@
 """All tests, in two streams side by side: `python -m tests [pytest's options]`.
 
-What uses clusters and hubs mostly waits, and must not meet itself on the one cluster; what computes, and the panels in
-a browser, run beside it at a lower priority. The second stream's output follows the first one's.
+What uses clusters and hubs mostly waits, and must not meet itself on the one Kubernetes; what computes, the panels in a
+browser, and what brings a hub and a Slurm of its own run beside it at a lower priority. The second stream's output
+follows the first one's.
 
 The streams share the processors, and time limits of real programs are real: up to FEW tests that fail are run once more
 by themselves. What passes then is named at the end as unsteady, to be looked into. Exit status 1 if a test fails twice,
@@ -19,14 +20,18 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 FEW = 5
+WITH_THEIR_OWN = ("test_engine.py", "test_lease.py", "test_slurm_failures.py")  # hub and Slurm; no Kubernetes
 WAITING = (
     "tests/clusters",
-    "tests/hub",
+    *(
+        f"tests/hub/{path.name}"
+        for path in sorted((ROOT / "tests/hub").glob("test_*.py"))
+        if path.name not in WITH_THEIR_OWN
+    ),
     "tests/browser/test_spawn_page.py",
     "tests/images",
     "tests/hybridspawner/test_slurm_clients.py",
     "tests/ipytune/runs/test_launch_slurm.py",
-    "tests/ipytune/batch/test_batch_slurm.py",
     "tests/ipytune/batch/test_batch_kubernetes.py",
 )
 COMPUTING = ("tests", *(f"--ignore={path}" for path in WAITING))
