@@ -30,6 +30,7 @@ from nbformat import NotebookNode
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import Engine, NotebookExecutionManager
 from papermill.iorw import papermill_io, write_ipynb
+from papermill.log import logger
 
 from ipytune.papermill import resume
 from ipytune.papermill.resume import BANNER, CannotResume, Plan
@@ -40,13 +41,6 @@ log = logging.getLogger("ipytune.papermill")
 CHEAP = 1.0
 """Seconds that keeping the variables may take after every cell; where it takes longer, it waits until the cells since
 the last time took as long as it did: at most half of a run goes into it."""
-
-
-class Terminated(SystemExit):
-    """The run was asked to end by a signal, such as a scheduler's before the walltime is over."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(128 + number)  # as a shell says it
 
 
 class Output(NotebookExecutionManager):
@@ -320,6 +314,10 @@ class CellsEngine(Engine):
         resume: bool = False,
         resume_from: str | None = None,
         state: bool = True,
+        start_timeout: int = 60,
+        execution_timeout: int | None = None,
+        stdout_file: Any = None,
+        stderr_file: Any = None,
         **kwargs: Any,
     ) -> NotebookNode:
         """resume: go on from the output that is there, or from `resume_from`. state: keep variables for that.
@@ -343,12 +341,28 @@ class CellsEngine(Engine):
                 log.info("All cells were finished: nothing is left to run.")
                 output.through = True
             else:
-                settings = {"run": run, "keep": state}
-                cls.execute_managed_notebook(output, kernel_name, log_output=log_output, cells=settings, **kwargs)
+                options = {
+                    "run": run,
+                    "keep": state,
+                    "log": logger,
+                    "log_output": log_output,
+                    "stdout_file": stdout_file,
+                    "stderr_file": stderr_file,
+                    "startup_timeout": start_timeout,
+                    "timeout": execution_timeout,
+                }
+                cls.run_cells(output, kernel_name, options, **kwargs)
         finally:
             output.notebook_complete()
             output.cleanup_pbar()
         return output.nb
+
+    @classmethod
+    def run_cells(
+        cls, output: Output, kernel_name: str, options: dict[str, Any], input_path: str | None = None, **keywords: Any
+    ) -> None:
+        """On the engine's own kernel. options: what `Cells` takes. keywords: those of papermill's caller."""
+        raise NotImplementedError
 
 
 def _local(path: str | None) -> Path | None:

@@ -15,8 +15,8 @@ from papermill.exceptions import PapermillExecutionError
 from typer.testing import CliRunner
 
 from ipytune.cli import app
-from ipytune.papermill.cells import Terminated
 from ipytune.papermill.errors import StartFailed
+from ipytune.papermill.signals import Terminated
 from tests.ipytune.papermill import notebooks
 
 
