@@ -1,7 +1,7 @@
 """Variables of finished cells, from one kernel to the next: what a run asks of the kernel, and what it is answered.
 
-The work is done inside the kernel, by `snapshot.py`, whose text is sent there once: the session's environment needs
-cloudpickle, not ipytune. Each question is a silent execution without history or output.
+The work is done inside the kernel, by the modules of `snapshot/`, whose texts are sent there once: the session's
+environment needs cloudpickle, not ipytune. Each question is a silent execution without history or output.
 
 A kernel that cannot keep anything (another language, no cloudpickle, a full disk) is no reason to stop a run: it is
 said once, and a resumed run then runs the finished cells again.
@@ -26,7 +26,8 @@ ALTOGETHER = 2_000_000_000
 SECONDS = 120.0
 """For one save, on a slow file system; what is not through by then is left out."""
 
-_MODULE = "_ipytune_state"
+_PACKAGE = "_ipytune_state"
+"""What `snapshot/` is called in the kernel; pickles name it."""
 
 
 class Kernel(Protocol):
@@ -70,10 +71,7 @@ class State:
         if not RUN.fullmatch(run):
             raise ValueError("the name of a run is 32 hexadecimal digits")
         self._kernel = kernel
-        text = files("ipytune.papermill").joinpath("snapshot.py").read_text(encoding="utf-8")
-        modules, types = "__import__('sys').modules", "__import__('types')"
-        module = f"{modules}.setdefault({_MODULE!r}, {types}.ModuleType({_MODULE!r}))"
-        self._ask("begin", run, LARGEST, ALTOGETHER, SECONDS, code=f"exec({text!r}, {module}.__dict__)")
+        self._ask("begin", run, LARGEST, ALTOGETHER, SECONDS, code=_installation())
 
     def save(self, cell: int) -> Saved:
         """After the code cell of this number. Raises StateUnavailable."""
@@ -108,7 +106,7 @@ class State:
 
     def _ask(self, question: str, *arguments: Any, code: str = "") -> Any:
         given = ", ".join(map(repr, arguments))
-        text = self._kernel.ask(code, f"__import__('sys').modules[{_MODULE!r}].{question}({given})")
+        text = self._kernel.ask(code, f"__import__('sys').modules[{_PACKAGE!r}].{question}({given})")
         try:
             answer = json.loads(ast.literal_eval(text or ""))
         except (SyntaxError, ValueError):
@@ -116,3 +114,11 @@ class State:
         if isinstance(answer, dict) and "error" in answer:
             raise StateUnavailable(answer["error"])
         return answer
+
+
+def _installation() -> str:
+    """Code that makes a package of `snapshot/` in the kernel. It leaves no name in the notebook."""
+    folder = files("ipytune.papermill") / "snapshot"  # not by its own name: that would import it here
+    texts = {file.name[:-3]: file.read_text(encoding="utf-8") for file in folder.iterdir() if file.name.endswith(".py")}
+    program = f"{texts.pop('install')}\ninstall({_PACKAGE!r}, {texts!r})"
+    return f"exec({program!r}, {{'__name__': {_PACKAGE!r}}})"

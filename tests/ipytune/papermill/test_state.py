@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import pickletools
 import stat
+import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +17,8 @@ import numpy
 import pytest
 import torch
 
-from ipytune.papermill import snapshot
+from ipytune.papermill.snapshot.keeper import Keeper
+from ipytune.papermill.snapshot.storage import RECORD, Store
 from ipytune.papermill.state import State, StateUnavailable, new_run
 
 
@@ -28,7 +33,7 @@ class Kernels:
 
     def begin(self) -> None:
         self.shell = SimpleNamespace(user_ns={"__name__": "__main__"}, user_ns_hidden={}, execution_count=1)
-        self.keeper: Any = snapshot.Keeper(self.directory, **self.limits)
+        self.keeper: Any = Keeper(Store(self.directory), **self.limits)
 
     @property
     def names(self) -> dict[str, Any]:
@@ -42,7 +47,7 @@ class Kernels:
 
     def again(self, without: tuple[str, ...] = (), first: int | None = None) -> dict[str, str]:
         self.begin()
-        record = json.loads((self.directory / snapshot.RECORD).read_text())
+        record = json.loads((self.directory / RECORD).read_text())
         failed: dict[str, str] = self.keeper.restore(record, without, record["cell"] + 1 if first is None else first)
         return failed
 
@@ -51,7 +56,7 @@ class Kernels:
 def kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kernels:
     monkeypatch.chdir(tmp_path)
     found: list[Kernels] = []
-    monkeypatch.setattr(snapshot, "_shell", lambda: found[0].shell)
+    monkeypatch.setattr("IPython.get_ipython", lambda: found[0].shell)
     made = Kernels.__new__(Kernels)
     found.append(made)
     made.shell = SimpleNamespace(user_ns={}, user_ns_hidden={}, execution_count=1)
@@ -194,7 +199,7 @@ def test_variables_of_the_environment_come_back_but_for_secret_ones(
     assert record["secret_environ"] == ["MY_HEADER", "MY_TOKEN"]
     monkeypatch.delenv("PLAIN_SETTING")
     kernels.again()
-    assert snapshot.os.environ["PLAIN_SETTING"] == "1"
+    assert os.environ["PLAIN_SETTING"] == "1"
 
 
 def test_limits_leave_out_what_is_over_them(kernels: Kernels) -> None:
@@ -234,6 +239,61 @@ def test_a_kernel_that_keeps_nothing_is_told_apart() -> None:
     ):
         with pytest.raises(StateUnavailable, match=said):
             State(SimpleNamespace(ask=lambda code, expression, answer=answer: answer), new_run())
+
+
+@pytest.fixture
+def sent(kernels: Kernels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
+    """A kernel that knows the modules from what it is sent, not from ipytune."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+    def ask(code: str, expression: str) -> str:
+        exec(code, kernels.names)
+        return repr(eval(expression, kernels.names))
+
+    yield SimpleNamespace(ask=ask, packages=lambda: {name for name in sys.modules if name.startswith("_ipytune_state")})
+    for name in [name for name in sys.modules if name.startswith("_ipytune_state")]:
+        del sys.modules[name]
+
+
+def test_what_is_sent_is_a_package_of_its_own_and_no_name_of_the_notebook(
+    kernels: Kernels, sent: SimpleNamespace, tmp_path: Path
+) -> None:
+    run, finders = new_run(), list(sys.meta_path)
+    state = State(sent, run)
+    assert set(kernels.names) == {"__name__", "__builtins__"} and sys.meta_path == finders
+    assert {"_ipytune_state", "_ipytune_state.pickling", "_ipytune_state.keeper"} <= sent.packages()
+    first = sys.modules["_ipytune_state"]
+    exec("count = 1\ndef f(): return count", kernels.names)
+    assert state.save(0).left == {}
+    directory = tmp_path / "state" / "ipytune" / "resume" / run
+    kept = [file.read_bytes() for file in directory.iterdir() if not file.suffix]
+    named = {argument for data in kept for _, argument, _ in pickletools.genops(data) if isinstance(argument, str)}
+    assert {"_ipytune_state.pickling", "_function"} <= named and not any("ipytune.papermill" in name for name in named)
+
+    kernels.begin()
+    state = State(sent, run)  # once more: the package is new, the record is there
+    assert sys.modules["_ipytune_state"] is not first and sys.meta_path == finders
+    assert (state.look() or pytest.fail()).cell == 0
+    assert state.restore((), 1) == {} and kernels.names["f"]() == 1
+    state.drop()
+    assert not directory.exists()
+
+
+def test_a_kernel_without_cloudpickle_is_told_apart(
+    kernels: Kernels, sent: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "cloudpickle", None)
+    finders = list(sys.meta_path)
+
+    def ask(code: str, expression: str) -> str | None:
+        """As a kernel does where the code fails."""
+        with pytest.raises(ImportError, match="cloudpickle"):
+            sent.ask(code, expression)
+        return None
+
+    with pytest.raises(StateUnavailable, match="no cloudpickle"):
+        State(SimpleNamespace(ask=ask), new_run())
+    assert sys.meta_path == finders and "_ipytune_state" not in sys.modules
 
 
 def test_a_large_array_is_held_once_for_all_who_have_it(kernels: Kernels) -> None:
