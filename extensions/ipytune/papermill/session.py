@@ -31,13 +31,14 @@ GO_ON = "The output holds the cells that finished; `ipytune run --resume` goes o
 
 
 def server_name(notebook: str) -> str:
-    """A new name for the session of `notebook`: says what runs there, fits a host name, never twice the same.
+    """A new name for the session of `notebook`: says what runs there, never twice the same, and at most 30 of the
+    characters of a host name, as JupyterHub demands since version 6.
 
     >>> server_name("/home/me/02 LoRA in depth.ipynb")[:-6]
     'nb-02-lora-in-depth-'
     """
     stem = notebook.replace("\\", "/").rsplit("/", 1)[-1].removesuffix(".ipynb")
-    slug = re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")[:24].strip("-")
+    slug = re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")[:20].strip("-")
     return f"nb-{slug or 'notebook'}-{secrets.token_hex(3)}"
 
 
@@ -51,7 +52,7 @@ def seconds(lease: str) -> float:
     if match is None:
         return 120.0
     hours, minutes, rest = (int(part) for part in match.groups())
-    return max(3.0, hours * 3600 + minutes * 60 + rest)
+    return max(3.0, hours * 3600.0 + minutes * 60 + rest)
 
 
 class Session:

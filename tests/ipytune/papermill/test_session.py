@@ -7,12 +7,15 @@ from typing import Any
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jupyterhub.slugs import is_valid_safe_slug
 from pydantic import SecretStr
 
 from ipytune.papermill import hub as hub_module
 from ipytune.papermill.errors import EngineError, SessionEnded, StartFailed
 from ipytune.papermill.hub import Hub
-from ipytune.papermill.session import NO_LEASE, Session
+from ipytune.papermill.session import NO_LEASE, Session, server_name
 from ipytune.papermill.settings import Settings
 
 READY = {"ready": True, "pending": None}
@@ -134,3 +137,8 @@ def test_a_hub_without_leases_is_said_once(session: Session, table: TableHub, sa
         session._renewing.join(20)
         assert said.count(NO_LEASE) == 1
     assert table.server is None
+
+
+@given(st.text() | st.sampled_from(["07-several-gpus-several-nodes", "08 from notebook-to batch", "-", "ünïcödé"]))
+def test_the_name_of_a_session_is_one_that_a_hub_accepts(stem: str) -> None:
+    assert is_valid_safe_slug(server_name(f"/home/ada/{stem}.ipynb"))

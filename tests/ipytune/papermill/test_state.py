@@ -169,6 +169,9 @@ def test_random_numbers_and_the_working_directory_go_on(kernels: Kernels, tmp_pa
         "headers = {'Authorization': f'Bearer {API_TOKEN}'}",
         "import os\nvalue = [os.environ['SOME_TOKEN']]",
         "class Client: pass\nclient = Client(); client.it = API_TOKEN",
+        "import numpy\nrows = numpy.array([API_TOKEN])",
+        "import numpy\nmany = numpy.array([API_TOKEN] * 20_000)",
+        "import numpy\nraw = numpy.frombuffer(API_TOKEN.encode() * 20_000, numpy.uint8)\nsame = [raw]",
     ],
 )
 def test_secrets_are_not_written(kernels: Kernels, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
@@ -176,7 +179,7 @@ def test_secrets_are_not_written(kernels: Kernels, monkeypatch: pytest.MonkeyPat
     kernels.run(0, f"API_TOKEN = 's3cret-of-a-cell'\n{source}")
     kept = b"".join(file.read_bytes() for file in kernels.directory.iterdir())
     for secret in (b"s3cret-of-a-cell", b"t0ken-of-the-environment", b"k" * 20):
-        assert secret not in kept
+        assert secret not in kept and secret.decode().encode("utf-32-le") not in kept
     assert "API_TOKEN" in kernels.left
 
 

@@ -39,6 +39,7 @@ class Look:
         self._secrets, self._largest, self._deadline = secrets, largest, deadline
         # of large arrays by address and size, with what keeps the address from being used again
         self._digests: dict[tuple[int, int], tuple[str, pickle.PickleBuffer]] = {}
+        self._harmless: set[str] = set()  # digests of large arrays that hold no secret
 
     def at(self, name: str, value: object) -> tuple[dict[str, Any], dict[int, Any] | None]:
         """An entry of the record with digest, size and large buffers, or with why the variable is left out; and the
@@ -71,7 +72,11 @@ class Look:
             if raw.nbytes < LARGE:
                 sink.write(raw)
             else:
-                sink.buffer(self.digest(buffer, raw), raw.nbytes)
+                digest = self.digest(buffer, raw)
+                sink.buffer(digest, raw.nbytes)
+                if digest not in self._harmless:
+                    self._secrets.search().feed(raw)
+                    self._harmless.add(digest)
         return False
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -63,18 +64,23 @@ class Secrets:
 
 
 class Search:
-    """Finds secret values in a stream, also one that begins in one piece and ends in the next."""
+    """Finds secret values in a stream, also one that begins in one piece and ends in the next: as text, and as numpy
+    holds text, four bytes a letter."""
 
     def __init__(self, values: Mapping[str, bytes]) -> None:
-        self._values = values
-        self._longest = max(map(len, values.values()), default=0)
+        self._forms = [(name, form) for name, value in values.items() for form in (value, _wide(value))]
+        self._longest = max((len(form) for _, form in self._forms), default=0)
         self._tail = b""
 
     def feed(self, view: memoryview) -> None:
         """The next piece, of bytes. Raises Secret."""
-        for start in range(0, view.nbytes if self._values else 0, _PIECE):
+        for start in range(0, view.nbytes if self._forms else 0, _PIECE):
             text = self._tail + bytes(view[start : start + _PIECE])
-            for name, secret in self._values.items():
-                if secret in text:
+            for name, form in self._forms:
+                if form in text:
                     raise Secret(f"it holds the value of {name}")
             self._tail = text[-self._longest :]
+
+
+def _wide(value: bytes) -> bytes:
+    return value.decode(errors="replace").encode(f"utf-32-{sys.byteorder[0]}e", errors="replace")
