@@ -20,7 +20,9 @@ WORKER = "ipytune.batch.work"
 
 
 def indices(sets: Sequence[int]) -> str:
-    """For --array. >>> indices([0, 1, 2, 5, 7, 8])
+    """For --array.
+
+    >>> indices([0, 1, 2, 5, 7, 8])
     '0-2,5,7-8'
     """
     spans: list[list[int]] = []

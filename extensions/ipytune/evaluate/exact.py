@@ -85,8 +85,8 @@ def exact_match(
     seconds counts answering, not loading.
     Raises DatasetError, ModelNotFound, FileNotFoundError.
 
-    >>> before = exact_match(config.eval_file, config.model, limit=24)
-    >>> after = exact_match(config.eval_file, config.model, adapter=run.adapter, limit=24)
+        before = exact_match(config.eval_file, config.model, limit=24)
+        after = exact_match(config.eval_file, config.model, adapter=run.adapter, limit=24)
     """
     given = load_examples(data, layout) if isinstance(data, (str, Path)) else data
     examples = sample(given, limit)

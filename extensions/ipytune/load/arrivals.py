@@ -80,7 +80,9 @@ def moments(plan: Plan, rate: float) -> Iterator[float]:
 def ramped(moment: float, ramp: float) -> float:
     """A moment of a steady process, moved so that the rate grows linearly from 0 over `ramp` seconds.
 
-    By then ramp/2 seconds' worth of requests have come. >>> ramped(1.0, 2.0), ramped(0.25, 2.0), ramped(5.0, 2.0)
+    By then ramp/2 seconds' worth of requests have come.
+
+    >>> ramped(1.0, 2.0), ramped(0.25, 2.0), ramped(5.0, 2.0)
     (2.0, 1.0, 6.0)
     """
     if moment < ramp / 2:

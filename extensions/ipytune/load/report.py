@@ -194,7 +194,9 @@ def table(report_steps: tuple[StepResult, ...]) -> tuple[list[str], list[list[st
 
 
 def brief(value: float | None) -> str:
-    """Seconds in words. >>> brief(0.0043), brief(0.25), brief(None)
+    """Seconds in words.
+
+    >>> brief(0.0043), brief(0.25), brief(None)
     ('4.3 ms', '250 ms', '–')
     """
     return f"{value * 1000:.1f} ms" if value is not None and value < 0.01 else seconds(value)
