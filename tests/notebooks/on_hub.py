@@ -35,7 +35,7 @@ PROFILE = {
     "name": "lesson",
     "title": "Two cores",
     "description": "A notebook in smoke",
-    "resources": {"cpus": 2, "memory_gb": 6},
+    "resources": {"cpus": 2, "memory_gb": 8},
     "runtime": {"default": "00:30:00", "max": "02:00:00"},
 }
 LIMIT = 1200.0  # s a notebook

@@ -90,7 +90,7 @@ def _how_to_get(model: str) -> str:
             f"Bundled is {SMOLLM2!r}."
         )
     return (
-        f"it is not on this machine, and the model hub cannot be reached from here. Remedy: "
+        f"{model} is not on this machine, and the model hub cannot be reached from here. Remedy: "
         f"`hf download {model}` where there is a network, with the same $HF_HOME; or a folder "
         f"{model.rpartition('/')[2]} with its files below ${MODELS_VARIABLE}; or the bundled {SMOLLM2!r}."
     )
