@@ -21,3 +21,17 @@ def test_engines_are_found(first: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.stdout.split() == ["HubEngine", "ResumableEngine"], done.stderr
+
+
+def test_a_client_needs_nothing_that_trains() -> None:
+    """A laptop, or CI: docs/user/unattended.md names what is installed there, and it is not these."""
+    program = (
+        "import sys\n"
+        "absent = 'torch transformers peft gguf safetensors ipywidgets anywidget numpy regex'\n"
+        "sys.modules.update(dict.fromkeys(absent.split()))\n"
+        "import ipytune.papermill.engine\n"
+        "from ipytune.cli import app\n"
+        "app(['run', '--help'])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "--resume" in done.stdout, done.stderr
