@@ -167,7 +167,10 @@ def deployment(site: Path, state_dir: Path, callback_url: str) -> Deployment:
 
 
 def deployment_of(hub: Any, connect_url: str | None, site: Path, state_dir: Path) -> Deployment:
-    """The one deployment of a site file in this process, for JupyterHub's record `hub` of itself. Raises SiteError."""
+    """The one deployment of a site file in this process, for JupyterHub's record `hub` of itself. Raises SiteError.
+
+    connect_url: the spawners' own trait `hub_connect_url`, where it is set; `hub` knows the application's.
+    """
     own = urlparse(hub.url)
     base = connect_url or f"{own.scheme}://{own.netloc}"
     found = deployment(site, state_dir, url_path_join(base, own.path, CALLBACK_PATH))

@@ -82,8 +82,18 @@ async def _reconcile(app: Any, site_file: Path, state_dir: Path) -> None:
     while getattr(app, "http_server", None) is None:  # set when the records of running sessions have been loaded
         await asyncio.sleep(0.5)
     load_records(app)
-    deployment = deployment_of(app.hub, app.hub_connect_url, site_file, state_dir)
+    deployment = deployment_of(app.hub, _connect_url(app), site_file, state_dir)
     await asyncio.gather(_end_all_strays(deployment, app.db), watch_leases(app, deployment.leases))
+
+
+def _connect_url(app: Any) -> str | None:
+    """The trait `hub_connect_url` as every spawner will have it: theirs and the watchers' deployment must be the same
+    one. The application's trait of this name is another: JupyterHub adds a path to it, and its `hub` knows it."""
+    for name in (kind.__name__ for kind in app.spawner_class.mro()):
+        if "hub_connect_url" in app.config.get(name, {}):
+            found: str | None = app.config[name].hub_connect_url
+            return found
+    return None
 
 
 async def _end_all_strays(deployment: Deployment, db: Any) -> None:

@@ -3,7 +3,7 @@
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import httpx
@@ -13,6 +13,7 @@ from tests.clusters.slurm import SlurmCluster
 from tests.clusters.slurm.processes import wait_for
 from tests.hub.client import User
 from tests.hub.process import Hub
+from tests.hub.sites import clusters_site
 from tests.hub.test_failures import waiting
 from tests.hub.test_life_cycle import held_site
 from tests.hub.test_sessions import jobs
@@ -121,3 +122,14 @@ def test_what_nobody_renews_ends_and_leaves_nothing_also_after_the_hub_was_kille
         assert wait_for(lambda: not known(user, "kept") and not known(user, "queued"), 60, 0.5)
     finally:
         hub.close()
+
+
+def test_a_lease_lapses_in_a_hub_with_an_address_for_its_sessions(tmp_path: Path) -> None:
+    """As in every hub whose sessions are on other machines."""
+    site = clusters_site()
+    site["hub"]["connect_url"] = "http://localhost:{port}"
+    with closing(Hub(site, tmp_path / "hub").start()) as hub:
+        user = hub.login("boole")
+        user.start(LOCAL, "run")
+        pid = process_of(user, "run")
+        assert wait_for(lambda: not known(user, "run") and not alive(pid), 60, 0.5)
