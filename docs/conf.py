@@ -18,7 +18,7 @@ extensions = ["myst_nb", "sphinx.ext.autodoc", "oberalp_docs.pages", "oberalp_do
 
 root_doc = "docs/README"
 include_patterns = ["docs/**.md", "notebooks/*.ipynb", "README.md", "*/README.md"]
-exclude_patterns = ["**/.*", "node_modules", "var", ".venv", "notebooks/.ipynb_checkpoints"]
+exclude_patterns = [".*", "**/.*", "node_modules", "var", ".venv", "notebooks/.ipynb_checkpoints"]
 
 nb_execution_mode = "off"
 nb_mime_priority_overrides = [("html", "application/vnd.jupyter.widget-view+json", None)]  # panels by their pictures
