@@ -1,7 +1,8 @@
 """papermill's engine `resumable`: a kernel here, and a run that can be gone on with after whatever ended it.
 
-`ipytune run` uses it, and so does every batch job. On SIGTERM (a scheduler's warning before the walltime is over) the
-output is saved with a mark and the exit status is 143. The kernel and all that it started end with the run.
+`ipytune run` uses it, and so does every batch job. On SIGTERM (a scheduler's warning before the walltime is over) or
+SIGHUP the output is saved with a mark, and the exit status is 143 or 129. The kernel and all that it started end
+with the run.
 """
 
 from __future__ import annotations
